@@ -1,0 +1,217 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Bundle is the optional pinnace.yaml in a bundle's folder.
+type Bundle struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata   `json:"metadata"`
+	Spec     BundleSpec `json:"spec,omitempty"`
+}
+
+type BundleSpec struct {
+	// Namespace receives objects that name none, and the Helm release; created when absent. "default" when empty.
+	Namespace string `json:"namespace,omitempty"`
+
+	// At most one of the three; none means what the folder holds: Chart.yaml, kustomization.yaml or manifests.
+	Helm      *Helm      `json:"helm,omitempty"`
+	Kustomize *Kustomize `json:"kustomize,omitempty"`
+	Manifests *Manifests `json:"manifests,omitempty"`
+
+	// Variables replace ${NAME} in manifests that the agent applies; values may be templates. Objects are left
+	// alone when no variable is set. Not for Helm releases, which have values.
+	Variables map[string]string `json:"variables,omitempty"`
+
+	DependsOn []Dependency `json:"dependsOn,omitempty"`
+	// Targets says who gets the bundle: any rule may match. It replaces the source's default.
+	Targets []TargetRule `json:"targets,omitempty"`
+	// Overrides customize per cluster, in order.
+	Overrides []Override `json:"overrides,omitempty"`
+	// OverrideMode is "merge" (default: all that match, in order) or "first".
+	OverrideMode string `json:"overrideMode,omitempty"`
+
+	DeployOptions `json:",inline"`
+}
+
+// DeployOptions say how a bundle is kept on a cluster. They travel in the target.
+type DeployOptions struct {
+	Drift  Drift  `json:"drift,omitempty"`
+	Health Health `json:"health,omitempty"`
+	Prune  Prune  `json:"prune,omitempty"`
+	// ServiceAccount in the bundle's namespace is impersonated for everything the bundle does.
+	ServiceAccount string `json:"serviceAccount,omitempty"`
+	// Force recreates objects whose immutable fields changed.
+	Force bool `json:"force,omitempty"`
+}
+
+// How a Helm chart reaches the cluster.
+const (
+	InstallRelease = "release" // the chart is shipped and installed as a Helm release at the edge
+	InstallApply   = "apply"   // the chart is rendered by the builder and applied as manifests
+)
+
+type Helm struct {
+	// Chart is the chart's folder, relative to the bundle's; the bundle's own folder when empty.
+	Chart string `json:"chart,omitempty"`
+	// ReleaseName is the bundle's name when empty; at most 53 characters.
+	ReleaseName string `json:"releaseName,omitempty"`
+	// Values and the files' values may hold ${ } templates over .cluster; values win over files.
+	Values      Values   `json:"values,omitempty"`
+	ValuesFiles []string `json:"valuesFiles,omitempty"`
+	// Install is "release" (default) or "apply".
+	Install string `json:"install,omitempty"`
+
+	HelmOptions `json:",inline"`
+}
+
+// HelmOptions are the release's options; they travel in the target.
+type HelmOptions struct {
+	// ValuesFrom are read at the edge, in order, below the values of the target.
+	ValuesFrom    []ValuesReference `json:"valuesFrom,omitempty"`
+	TakeOwnership bool              `json:"takeOwnership,omitempty"`
+	// Atomic rolls a failed upgrade back and removes a failed first install.
+	Atomic     bool `json:"atomic,omitempty"`
+	MaxHistory int  `json:"maxHistory,omitempty"` // releases kept; 5 when zero
+	// Timeout for hooks and waiting; 5m when zero.
+	Timeout metav1.Duration `json:"timeout,omitempty"`
+	// SkipCRDs leaves the chart's crds/ folder out; ReplaceCRDs also updates CRDs that exist.
+	SkipCRDs    bool `json:"skipCRDs,omitempty"`
+	ReplaceCRDs bool `json:"replaceCRDs,omitempty"`
+	// DisableHooks leaves the chart's hooks out.
+	DisableHooks bool `json:"disableHooks,omitempty"`
+	// Test runs the chart's tests after install and upgrade.
+	Test bool `json:"test,omitempty"`
+}
+
+// ValuesReference is a key of a Secret or ConfigMap in the bundle's namespace; exactly one is set.
+type ValuesReference struct {
+	SecretKeyRef    *KeyReference `json:"secretKeyRef,omitempty"`
+	ConfigMapKeyRef *KeyReference `json:"configMapKeyRef,omitempty"`
+}
+
+type KeyReference struct {
+	Name     string `json:"name"`
+	Key      string `json:"key,omitempty"` // values.yaml when empty
+	Optional bool   `json:"optional,omitempty"`
+}
+
+type Kustomize struct {
+	// Path is the folder with the kustomization, relative to the bundle's; "." when empty.
+	Path string `json:"path,omitempty"`
+}
+
+type Manifests struct {
+	// Include and Exclude are globs (with **) relative to the bundle's folder; **/*.yaml, **/*.yml and **/*.json
+	// are included when Include is empty.
+	Include []string `json:"include,omitempty"`
+	Exclude []string `json:"exclude,omitempty"`
+}
+
+// Dependency names bundles that must be ready first: exactly one field is set.
+type Dependency struct {
+	Bundle   string                `json:"bundle,omitempty"`
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// Override customizes a bundle for the clusters that When selects.
+type Override struct {
+	Name string     `json:"name,omitempty"`
+	When TargetRule `json:"when"`
+	// Skip keeps the bundle from the cluster.
+	Skip bool `json:"skip,omitempty"`
+	// Namespace replaces the bundle's.
+	Namespace string `json:"namespace,omitempty"`
+	// Values are merged over the Helm values, maps by key, everything else replaced.
+	Values    Values            `json:"values,omitempty"`
+	Variables map[string]string `json:"variables,omitempty"`
+	Kustomize *Kustomize        `json:"kustomize,omitempty"`
+}
+
+// Override modes.
+const (
+	OverrideMerge = "merge"
+	OverrideFirst = "first"
+)
+
+// DriftMode says what is done when live differs from applied.
+type DriftMode string
+
+const (
+	DriftCorrect DriftMode = "correct"
+	DriftWarn    DriftMode = "warn"
+	DriftOff     DriftMode = "off"
+)
+
+type Drift struct {
+	// Mode is correct when empty.
+	Mode   DriftMode     `json:"mode,omitempty"`
+	Ignore []DriftIgnore `json:"ignore,omitempty"`
+}
+
+// DriftIgnore leaves fields of matching objects alone. Empty fields match all; names may hold *.
+type DriftIgnore struct {
+	APIVersion   string   `json:"apiVersion,omitempty"`
+	Kind         string   `json:"kind,omitempty"`
+	Name         string   `json:"name,omitempty"`
+	Namespace    string   `json:"namespace,omitempty"`
+	JSONPointers []string `json:"jsonPointers"` // RFC 6901
+}
+
+type Health struct {
+	// Timeout after which what is not ready counts as failed; 5m when zero.
+	Timeout metav1.Duration `json:"timeout,omitempty"`
+	Checks  []HealthCheck   `json:"checks,omitempty"`
+}
+
+// HealthCheck replaces kstatus for one kind by a CEL expression over the object: self.
+type HealthCheck struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Ready      string `json:"ready"`
+}
+
+type Prune struct {
+	// Enabled is true when nil: objects that left the bundle are deleted.
+	Enabled *bool `json:"enabled,omitempty"`
+	// Keep lists kinds that are never deleted.
+	Keep []KeepRule `json:"keep,omitempty"`
+	// KeepNamespace keeps the namespace that was created for the bundle.
+	KeepNamespace bool `json:"keepNamespace,omitempty"`
+}
+
+type KeepRule struct {
+	APIVersion string `json:"apiVersion,omitempty"`
+	Kind       string `json:"kind,omitempty"`
+	Name       string `json:"name,omitempty"`
+}
+
+// BundleConfig is the config blob of a bundle artifact.
+type BundleConfig struct {
+	TypeMeta `json:",inline"`
+	Name     string            `json:"name"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	// Method says what the layer holds: manifests ("apply") or a Helm chart ("release").
+	Method Method         `json:"method"`
+	Source SourceIdentity `json:"source"`
+	Images []Image        `json:"images,omitempty"`
+	// Objects counts what the manifests hold; 0 for charts.
+	Objects int `json:"objects,omitempty"`
+}
+
+// SourceIdentity says where a bundle comes from, without the commit: same content, same digest.
+type SourceIdentity struct {
+	Name       string `json:"name"`
+	Repository string `json:"repository,omitempty"`
+	Path       string `json:"path,omitempty"`
+}
+
+// Image is a container image that a bundle names.
+type Image struct {
+	Reference string `json:"reference"`
+	// Digest is what the reference resolved to, when its registry answered.
+	Digest string `json:"digest,omitempty"`
+	// From names the objects and fields, such as apps/v1 Deployment web: spec.template.spec.containers[0].
+	From []string `json:"from,omitempty"`
+}

@@ -1,0 +1,101 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// AgentConfig sets an agent up. Paths are relative to the file's folder.
+type AgentConfig struct {
+	TypeMeta `json:",inline"`
+	Spec     AgentSpec `json:"spec"`
+}
+
+type AgentSpec struct {
+	Fleet   string `json:"fleet"`
+	Cluster string `json:"cluster"`
+	// Registries are prefixes in order of preference: the first that answers wins.
+	Registries []Registry `json:"registries"`
+	// Interval between polls, jittered by a tenth; the target's, or 5m, when zero.
+	Interval metav1.Duration `json:"interval,omitempty"`
+	// StateDir keeps verified content, the last good target and inventories.
+	StateDir string `json:"stateDir"`
+	// TrustPolicy is the policy's file.
+	TrustPolicy string `json:"trustPolicy"`
+	// StatusKey is the private key (cosign's encrypted format) that status reports are signed with; none are sent
+	// when empty. Its password is read from StatusKeyPassword's file, or COSIGN_PASSWORD.
+	StatusKey         string `json:"statusKey,omitempty"`
+	StatusKeyPassword string `json:"statusKeyPassword,omitempty"`
+	// Heartbeat is how often an unchanged status is sent again; 15m when zero.
+	Heartbeat metav1.Duration `json:"heartbeat,omitempty"`
+	// Kubeconfig is the file to use outside of a cluster; the usual rules when empty.
+	Kubeconfig string   `json:"kubeconfig,omitempty"`
+	Webhook    *Webhook `json:"webhook,omitempty"`
+	// Listen is the address of /healthz, /readyz and /metrics; none when empty.
+	Listen string `json:"listen,omitempty"`
+	// DriftInterval is the sweep that catches what a broken watch missed; 10m when zero.
+	DriftInterval metav1.Duration `json:"driftInterval,omitempty"`
+	// Limits hold for every bundle, whatever the target says.
+	Limits []Limit `json:"limits,omitempty"`
+}
+
+type Registry struct {
+	// Prefix is host[:port]/path, as in Fleet.spec.registry.
+	Prefix    string `json:"prefix"`
+	PlainHTTP bool   `json:"plainHTTP,omitempty"`
+	CAFile    string `json:"caFile,omitempty"`
+	// DockerConfig is a file in Docker's config.json format; the user's own when empty.
+	DockerConfig string `json:"dockerConfig,omitempty"`
+}
+
+// Webhook is an HTTP endpoint that makes the agent look now. It never commands anything.
+type Webhook struct {
+	Listen string `json:"listen"`
+	// SecretFile holds the HMAC secret, or the bearer token that a registry sends.
+	SecretFile string `json:"secretFile,omitempty"`
+}
+
+// Limit holds bundles of matching sources to namespaces and kinds.
+type Limit struct {
+	Source         string   `json:"source"` // pattern with * over the source's name
+	Namespaces     []string `json:"namespaces,omitempty"`
+	ServiceAccount string   `json:"serviceAccount,omitempty"`
+	ClusterScoped  bool     `json:"clusterScoped,omitempty"` // cluster-scoped kinds are allowed
+}
+
+// TrustPolicy says whose signatures count for which repository. It is a local file, never taken from the registry.
+type TrustPolicy struct {
+	TypeMeta `json:",inline"`
+	Spec     TrustPolicySpec `json:"spec"`
+}
+
+// Policy modes.
+const (
+	PolicyEnforce = "enforce"
+	PolicyWarn    = "warn"
+)
+
+type TrustPolicySpec struct {
+	// Mode is "enforce" (default) or "warn".
+	Mode string `json:"mode,omitempty"`
+	// Rules: the most specific pattern wins; no match is refused.
+	Rules []TrustRule `json:"rules"`
+}
+
+type TrustRule struct {
+	// Match is a pattern over the repository relative to the fleet's prefix: * within a segment, ** across.
+	Match   string  `json:"match"`
+	Signers Signers `json:"signers"`
+}
+
+type Signers struct {
+	// Threshold is how many different signers must have signed; 1 when zero.
+	Threshold int         `json:"threshold,omitempty"`
+	Keys      []PublicKey `json:"keys,omitempty"`
+}
+
+type PublicKey struct {
+	Name string `json:"name"`
+	// PublicKey is PEM; File a path to PEM, relative to the policy. Exactly one is set.
+	PublicKey string `json:"publicKey,omitempty"`
+	File      string `json:"file,omitempty"`
+}

@@ -1,0 +1,97 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Fleet is the document at the root of a fleet repository, in pinnace.yaml.
+type Fleet struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata  `json:"metadata"`
+	Spec     FleetSpec `json:"spec"`
+}
+
+type FleetSpec struct {
+	// Registry is the prefix of every repository of this fleet: host[:port]/path.
+	Registry string `json:"registry"`
+	// Inventory lists folders, relative to this file, with Cluster and ClusterGroup documents.
+	Inventory []string `json:"inventory"`
+	Sources   []Source `json:"sources"`
+	Defaults  Defaults `json:"defaults,omitempty"`
+	// Validity is how long a target stays fresh after its issue; 720h when zero.
+	Validity metav1.Duration `json:"validity,omitempty"`
+}
+
+// Defaults hold for every bundle that doesn't say otherwise.
+type Defaults struct {
+	Drift Drift `json:"drift,omitempty"`
+	// Interval is how often agents poll; 5m when zero. An agent's own configuration wins.
+	Interval metav1.Duration `json:"interval,omitempty"`
+}
+
+// Source is where bundles come from: a Git repository, or, with neither git nor a url, the fleet repository itself.
+type Source struct {
+	Name string     `json:"name"`
+	Git  *GitSource `json:"git,omitempty"`
+	// Paths are globs below the repository's root; a matching folder with a pinnace.yaml, a Chart.yaml, a
+	// kustomization.yaml or manifests is a bundle.
+	Paths []string `json:"paths"`
+	// Targets are the default for bundles that name none.
+	Targets  []TargetRule `json:"targets,omitempty"`
+	Restrict *Restrict    `json:"restrict,omitempty"`
+}
+
+type GitSource struct {
+	// URL is https://…, ssh://…, git@host:path, http://… or file://….
+	URL string `json:"url"`
+	// Ref is what to check out; the remote's HEAD when empty.
+	Ref GitRef `json:"ref,omitempty"`
+}
+
+// GitRef names one revision: at most one field is set.
+type GitRef struct {
+	Branch string `json:"branch,omitempty"`
+	Tag    string `json:"tag,omitempty"`
+	Commit string `json:"commit,omitempty"`
+}
+
+// Restrict limits what bundles of a source may do on a cluster; builder and agent both enforce it.
+type Restrict struct {
+	// Namespaces are patterns with *; empty allows every namespace and cluster-scoped objects.
+	Namespaces     []string `json:"namespaces,omitempty"`
+	ServiceAccount string   `json:"serviceAccount,omitempty"`
+}
+
+// Cluster is one Kubernetes cluster of the fleet.
+type Cluster struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata    `json:"metadata"`
+	Spec     ClusterSpec `json:"spec,omitempty"`
+}
+
+type ClusterSpec struct {
+	// Values are free data for templates: .cluster.values.
+	Values Values `json:"values,omitempty"`
+	// StatusKey is the PEM public key that the cluster's status reports are signed with.
+	StatusKey string `json:"statusKey,omitempty"`
+}
+
+// ClusterGroup is a named selector over clusters.
+type ClusterGroup struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata         `json:"metadata"`
+	Spec     ClusterGroupSpec `json:"spec"`
+}
+
+type ClusterGroupSpec struct {
+	Selector metav1.LabelSelector `json:"selector"`
+}
+
+// TargetRule selects clusters; every field that is set must match. The empty rule selects all.
+type TargetRule struct {
+	// Name appears in explanations.
+	Name            string                `json:"name,omitempty"`
+	ClusterName     string                `json:"clusterName,omitempty"`
+	ClusterGroup    string                `json:"clusterGroup,omitempty"`
+	ClusterSelector *metav1.LabelSelector `json:"clusterSelector,omitempty"`
+}

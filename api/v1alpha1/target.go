@@ -1,0 +1,98 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Method says how the agent brings a bundle to the cluster.
+type Method string
+
+const (
+	MethodApply   Method = "apply"   // server-side apply of manifests
+	MethodRelease Method = "release" // Helm release
+)
+
+// Target says what exactly one cluster runs. It is signed; agents apply nothing else.
+type Target struct {
+	TypeMeta `json:",inline"`
+	Fleet    string `json:"fleet"`
+	Cluster  string `json:"cluster"`
+	// Generation increases strictly; an agent never goes back.
+	Generation int64       `json:"generation"`
+	IssuedAt   metav1.Time `json:"issuedAt"`
+	ExpiresAt  metav1.Time `json:"expiresAt"`
+	// Interval is the poll interval that the fleet asks for.
+	Interval metav1.Duration `json:"interval,omitempty"`
+	// AllowPrune permits removing more than half of what runs. It holds for this generation only.
+	AllowPrune bool           `json:"allowPrune,omitempty"`
+	Bundles    []TargetBundle `json:"bundles"`
+}
+
+// TargetBundle is one bundle as one cluster gets it. Bundles are sorted by name.
+type TargetBundle struct {
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels,omitempty"`
+	// Repository is relative to the fleet's prefix, so that a mirror with another name serves the same bytes.
+	Repository string `json:"repository"`
+	// Digest is the artifact manifest's, LayerDigest its only layer's.
+	Digest      string         `json:"digest"`
+	LayerDigest string         `json:"layerDigest"`
+	Method      Method         `json:"method"`
+	Namespace   string         `json:"namespace"`
+	Source      SourceIdentity `json:"source"`
+	// Release is set for MethodRelease only.
+	Release   *TargetRelease    `json:"release,omitempty"`
+	Variables map[string]string `json:"variables,omitempty"`
+	// DependsOn lists bundles of this target, selectors resolved.
+	DependsOn []string  `json:"dependsOn,omitempty"`
+	Restrict  *Restrict `json:"restrict,omitempty"`
+
+	DeployOptions `json:",inline"`
+}
+
+type TargetRelease struct {
+	Name        string `json:"name"`
+	Values      Values `json:"values,omitempty"`
+	HelmOptions `json:",inline"`
+}
+
+// FleetIndex says what a publish left in the registry: the builder's memory, and what status reads.
+type FleetIndex struct {
+	TypeMeta `json:",inline"`
+	Fleet    string `json:"fleet"`
+	// Publication increases by one with each publish that changed something; Parent is the index before it.
+	Publication int64          `json:"publication"`
+	Parent      string         `json:"parent,omitempty"`
+	IssuedAt    metav1.Time    `json:"issuedAt"`
+	Sources     []IndexSource  `json:"sources"`
+	Bundles     []IndexBundle  `json:"bundles"`
+	Clusters    []IndexCluster `json:"clusters"`
+}
+
+type IndexSource struct {
+	Name       string `json:"name"`
+	Repository string `json:"repository,omitempty"`
+	Commit     string `json:"commit,omitempty"`
+}
+
+// IndexBundle is one variant of a bundle. Key is the hash of its render inputs, so that an unchanged variant need not
+// be rendered again.
+type IndexBundle struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+	// Commit is the source's when the digest was first published.
+	Source string `json:"source"`
+	Commit string `json:"commit,omitempty"`
+}
+
+type IndexCluster struct {
+	Name       string            `json:"name"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	StatusKey  string            `json:"statusKey,omitempty"`
+	Generation int64             `json:"generation"`
+	Digest     string            `json:"digest"`
+	// Content is the hash of the target without generation and times.
+	Content   string      `json:"content"`
+	ExpiresAt metav1.Time `json:"expiresAt"`
+	Bundles   []string    `json:"bundles,omitempty"`
+}
