@@ -35,8 +35,9 @@ type Repository interface {
 	// Fetch opens a manifest or blob. The caller reads no more than desc.Size and checks the digest: [ReadAll] does.
 	Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
 	Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
-	// Push stores a manifest or blob; storing what is there already is no error. A manifest's blobs must be there.
-	Push(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error
+	// Push stores a manifest or blob; storing what is there already is no error. A manifest's blobs must be there,
+	// and only a manifest may have tags, which point at it afterwards.
+	Push(ctx context.Context, desc ocispec.Descriptor, content []byte, tags ...string) error
 	// Tag points a tag at a manifest that is there.
 	Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error
 	// Tags returns all tags, sorted; none when the repository is absent.

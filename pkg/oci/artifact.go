@@ -1,0 +1,107 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Blob is content with its media type.
+type Blob struct {
+	MediaType string
+	Data      []byte
+}
+
+// Descriptor describes the blob by its SHA-256 digest.
+func (b Blob) Descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: b.MediaType, Digest: digest.FromBytes(b.Data), Size: int64(len(b.Data))}
+}
+
+// Artifact is what a manifest with an artifactType holds. Its zero Config is the empty descriptor.
+//
+// See https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md#guidelines-for-artifact-usage
+type Artifact struct {
+	Type        string
+	Config      Blob
+	Layers      []Blob
+	Annotations map[string]string
+}
+
+// Manifest packs the manifest: the same artifact gives the same bytes.
+func (a Artifact) Manifest() Blob {
+	manifest := ocispec.Manifest{
+		Versioned:    specs.Versioned{SchemaVersion: 2},
+		MediaType:    ocispec.MediaTypeImageManifest,
+		ArtifactType: a.Type,
+		Config:       a.config().Descriptor(),
+		Annotations:  a.Annotations,
+	}
+	for _, layer := range a.Layers {
+		manifest.Layers = append(manifest.Layers, layer.Descriptor())
+	}
+	data, err := json.Marshal(manifest)
+	if err != nil {
+		panic(err) // a manifest of strings and numbers always marshals
+	}
+	return Blob{MediaType: ocispec.MediaTypeImageManifest, Data: data}
+}
+
+// Descriptor describes the artifact's manifest.
+func (a Artifact) Descriptor() ocispec.Descriptor {
+	desc := a.Manifest().Descriptor()
+	desc.ArtifactType = a.Type
+	return desc
+}
+
+func (a Artifact) config() Blob {
+	if a.Config.MediaType == "" {
+		return Blob{MediaType: ocispec.MediaTypeEmptyJSON, Data: ocispec.DescriptorEmptyJSON.Data}
+	}
+	return a.Config
+}
+
+// Push stores the artifact, its manifest last, and points the tags at it. It reports whether the manifest is new; what
+// is there already is neither sent nor, where they are right, tagged again.
+func Push(ctx context.Context, repo Repository, artifact Artifact, tags ...string) (desc ocispec.Descriptor, created bool, err error) {
+	manifest := artifact.Manifest()
+	desc = artifact.Descriptor()
+	switch exists, err := repo.Exists(ctx, manifest.Descriptor()); {
+	case err != nil:
+		return desc, false, fmt.Errorf("push to %s: %w", repo, err)
+	case exists:
+		for _, tag := range tags {
+			if err := retag(ctx, repo, manifest, tag); err != nil {
+				return desc, false, fmt.Errorf("tag %s:%s: %w", repo, tag, err)
+			}
+		}
+		return desc, false, nil
+	}
+	for _, blob := range append([]Blob{artifact.config()}, artifact.Layers...) {
+		if err := pushBlob(ctx, repo, blob); err != nil {
+			return desc, false, fmt.Errorf("push to %s: %w", repo, err)
+		}
+	}
+	if err := repo.Push(ctx, manifest.Descriptor(), manifest.Data, tags...); err != nil {
+		return desc, false, fmt.Errorf("push to %s: %w", repo, err)
+	}
+	return desc, true, nil
+}
+
+func pushBlob(ctx context.Context, repo Repository, blob Blob) error {
+	exists, err := repo.Exists(ctx, blob.Descriptor())
+	if err != nil || exists {
+		return err
+	}
+	return repo.Push(ctx, blob.Descriptor(), blob.Data)
+}
+
+func retag(ctx context.Context, repo Repository, manifest Blob, tag string) error {
+	if desc, err := repo.Resolve(ctx, tag); err == nil && desc.Digest == manifest.Descriptor().Digest {
+		return nil
+	}
+	return repo.Push(ctx, manifest.Descriptor(), manifest.Data, tag)
+}

@@ -1,0 +1,130 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
+)
+
+// Bounds on what is read from a registry or a layout. A hostile one may announce or send anything.
+const (
+	// MaxManifest stops manifests that never end: 4 MiB is what registries accept.
+	MaxManifest = 4 << 20
+	// MaxConfig stops configs that fill the memory.
+	MaxConfig = 4 << 20
+	// MaxTarget stops targets that fill the memory of a small node.
+	MaxTarget = 4 << 20
+	// MaxFleetIndex stops indexes that fill the memory: 100,000 clusters fit.
+	MaxFleetIndex = 64 << 20
+	// MaxBundleContent stops layers that fill the memory or the disk of a small node.
+	MaxBundleContent = 64 << 20
+	// MaxLayers stops manifests that name thousands of layers.
+	MaxLayers = 128
+)
+
+// ReadAll reads all of a manifest or blob and checks its size and digest. More than limit bytes is [ErrTooLarge],
+// wrong bytes are [ErrDamaged].
+func ReadAll(ctx context.Context, repo Repository, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if desc.Size < 0 || desc.Size > limit {
+		return nil, fmt.Errorf("read %s@%s: %w: %d bytes, at most %d are allowed", repo, desc.Digest, ErrTooLarge, desc.Size, limit)
+	}
+	if err := desc.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("read from %s: %w: digest %q: %w", repo, ErrDamaged, desc.Digest, err)
+	}
+	reader, err := repo.Fetch(ctx, desc)
+	if err != nil {
+		return nil, fmt.Errorf("read %s@%s: %w", repo, desc.Digest, err)
+	}
+	defer func() { _ = reader.Close() }()
+	data, err := content.ReadAll(reader, desc)
+	if err != nil {
+		if damaged(err) {
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		return nil, fmt.Errorf("read %s@%s: %w", repo, desc.Digest, err)
+	}
+	return data, nil
+}
+
+func damaged(err error) bool {
+	return errors.Is(err, content.ErrMismatchedDigest) || errors.Is(err, content.ErrTrailingData) ||
+		errors.Is(err, content.ErrInvalidDescriptorSize) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// ReadManifest reads an image manifest and checks its form.
+func ReadManifest(ctx context.Context, repo Repository, desc ocispec.Descriptor) (ocispec.Manifest, []byte, error) {
+	var manifest ocispec.Manifest
+	data, err := ReadAll(ctx, repo, desc, MaxManifest)
+	if err != nil {
+		return manifest, nil, err
+	}
+	if err := json.Unmarshal(data, &manifest); err != nil {
+		return manifest, nil, fmt.Errorf("manifest %s@%s: %w: %w", repo, desc.Digest, ErrDamaged, err)
+	}
+	switch {
+	case manifest.MediaType != ocispec.MediaTypeImageManifest:
+		return manifest, nil, fmt.Errorf("manifest %s@%s: %w: media type %q, want %q",
+			repo, desc.Digest, ErrDamaged, manifest.MediaType, ocispec.MediaTypeImageManifest)
+	case len(manifest.Layers) > MaxLayers:
+		return manifest, nil, fmt.Errorf("manifest %s@%s: %w: %d layers, at most %d are allowed",
+			repo, desc.Digest, ErrTooLarge, len(manifest.Layers), MaxLayers)
+	}
+	return manifest, data, nil
+}
+
+// SignatureTag is the tag under which cosign keeps a manifest's signatures: sha256-<hex>.sig.
+//
+// See https://github.com/sigstore/cosign/blob/v2.6.5/specs/SIGNATURE_SPEC.md#tag-based-discovery
+func SignatureTag(d digest.Digest) string {
+	return strings.ReplaceAll(d.String(), ":", "-") + ".sig"
+}
+
+// Copy copies a manifest with its config and layers, and its signatures where there are any, and points the tags at it.
+// What dst has is not read from src. Every byte is checked against its digest.
+func Copy(ctx context.Context, src, dst Repository, desc ocispec.Descriptor, tags ...string) error {
+	if err := copyManifest(ctx, src, dst, desc, tags...); err != nil {
+		return err
+	}
+	signatures, err := src.Resolve(ctx, SignatureTag(desc.Digest))
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("copy signatures of %s@%s: %w", src, desc.Digest, err)
+	}
+	return copyManifest(ctx, src, dst, signatures, SignatureTag(desc.Digest))
+}
+
+func copyManifest(ctx context.Context, src, dst Repository, desc ocispec.Descriptor, tags ...string) error {
+	manifest, data, err := ReadManifest(ctx, src, desc)
+	if err != nil {
+		return err
+	}
+	for _, blob := range append([]ocispec.Descriptor{manifest.Config}, manifest.Layers...) {
+		exists, err := dst.Exists(ctx, blob)
+		if err != nil {
+			return fmt.Errorf("copy to %s: %w", dst, err)
+		}
+		if exists {
+			continue
+		}
+		data, err := ReadAll(ctx, src, blob, MaxBundleContent)
+		if err != nil {
+			return err
+		}
+		if err := dst.Push(ctx, blob, data); err != nil {
+			return fmt.Errorf("copy to %s: %w", dst, err)
+		}
+	}
+	if err := dst.Push(ctx, desc, data, tags...); err != nil {
+		return fmt.Errorf("copy to %s: %w", dst, err)
+	}
+	return nil
+}
