@@ -1,0 +1,218 @@
+// Package registry is the embedded OCI registry: for trying out, for tests, and for a site that has none of its own.
+//
+// It is distribution/v3, run as a library on a folder: persistent, with deletion, notifications and basic
+// authentication. Neither the referrers API nor online garbage collection exist; clients fall back to the referrers
+// tag by themselves. [Serve] runs one until its context ends; [Start] runs one that the caller stops; [New] is the bare
+// HTTP handler.
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/distribution/distribution/v3/configuration"
+	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // registers basic authentication
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // registers folders
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"   // registers memory
+)
+
+// Options of a registry. The zero value keeps everything in memory and listens on a free loopback port.
+type Options struct {
+	// Root is the folder that keeps everything; memory when empty.
+	Root string
+	// Addr is where Start and Serve listen; 127.0.0.1 and a free port when empty.
+	Addr string
+	// CertFile and KeyFile make it speak TLS; both or neither.
+	CertFile, KeyFile string
+	// Htpasswd is a file of users with bcrypt hashes, as htpasswd -B writes it. Everybody may do everything when empty.
+	Htpasswd string
+	// Notify are told about every manifest that is pushed, tagged or deleted.
+	Notify []Endpoint
+	// Log gets one debug record a request and a warning for what the registry did wrong; nothing when nil.
+	Log *slog.Logger
+}
+
+// Endpoint receives notifications as POST requests with distribution's event envelope
+// (application/vnd.docker.distribution.events.v1+json), again and again until it answers with 2xx.
+type Endpoint struct {
+	URL string
+	// Headers are sent along, such as Authorization.
+	Headers http.Header
+}
+
+const (
+	// drainTimeout is how long running requests may take when the registry stops.
+	drainTimeout = 10 * time.Second
+	// headerTimeout stops clients that open connections and say nothing.
+	headerTimeout = 30 * time.Second
+	// A receiver that is away is asked again every second from the first failure on: a notification is a hint whose
+	// worth fades.
+	notifyTimeout = 5 * time.Second
+	notifyBackoff = time.Second
+)
+
+// Handler answers the registry's HTTP API.
+type Handler struct {
+	http.Handler
+	app *handlers.App
+}
+
+// New returns the registry as an HTTP handler; Addr and the certificate are not used. Close ends its background work.
+func New(opts Options) (handler *Handler, err error) {
+	config, err := opts.configuration()
+	if err != nil {
+		return nil, err
+	}
+	quietLogrus()
+	defer func() {
+		// distribution panics where others return an error.
+		if cause := recover(); cause != nil {
+			handler, err = nil, fmt.Errorf("open registry on %q: %v", opts.Root, cause)
+		}
+	}()
+	app := handlers.NewApp(context.Background(), config)
+	return &Handler{Handler: logged(opts.Log, app), app: app}, nil
+}
+
+// Close ends background work. What was stored stays.
+func (h *Handler) Close() error { return h.app.Shutdown() }
+
+func (o Options) configuration() (*configuration.Configuration, error) {
+	config := &configuration.Configuration{Storage: configuration.Storage{
+		"delete": configuration.Parameters{"enabled": true},
+	}}
+	if o.Root == "" {
+		config.Storage["inmemory"] = configuration.Parameters{}
+	} else {
+		root, err := filepath.Abs(o.Root)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(root, 0o755); err != nil {
+			return nil, fmt.Errorf("make the registry's folder: %w", err)
+		}
+		config.Storage["filesystem"] = configuration.Parameters{"rootdirectory": root}
+	}
+	if o.Htpasswd != "" {
+		// distribution would invent a user when the file is absent.
+		if _, err := os.Stat(o.Htpasswd); err != nil {
+			return nil, fmt.Errorf("read users: %w; make it with htpasswd -Bc FILE USER", err)
+		}
+		config.Auth = configuration.Auth{"htpasswd": {"realm": "pinnace registry", "path": o.Htpasswd}}
+	}
+	for i, endpoint := range o.Notify {
+		config.Notifications.Endpoints = append(config.Notifications.Endpoints, configuration.Endpoint{
+			Name: fmt.Sprintf("endpoint-%d", i), URL: endpoint.URL, Headers: endpoint.Headers,
+			Timeout: notifyTimeout, Threshold: 1, Backoff: notifyBackoff,
+			// Pulls include every poll of every agent; blobs mean nothing before their manifest.
+			Ignore: configuration.Ignore{
+				Actions: []string{"pull", "mount"}, MediaTypes: []string{"application/octet-stream"},
+			},
+		})
+	}
+	// Signs the state of uploads. It must differ from process to process, and distribution warns without one.
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // crypto/rand.Read never fails
+	config.HTTP.Secret = hex.EncodeToString(secret)
+	config.HTTP.RelativeURLs = true // whatever name and scheme a client used, through a proxy too
+	return config, nil
+}
+
+// Server is a registry that listens.
+type Server struct {
+	// Addr is host:port.
+	Addr string
+
+	handler *Handler
+	server  *http.Server
+	served  chan error
+}
+
+// Start listens and serves until Close.
+func Start(opts Options) (*Server, error) {
+	if (opts.CertFile == "") != (opts.KeyFile == "") {
+		return nil, errors.New("a certificate needs its key, and a key its certificate: give both files or none")
+	}
+	handler, err := New(opts)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := listen(opts)
+	if err != nil {
+		return nil, errors.Join(err, handler.Close())
+	}
+	s := &Server{
+		Addr:    listener.Addr().String(),
+		handler: handler,
+		server: &http.Server{
+			Handler: handler, ReadHeaderTimeout: headerTimeout,
+			ErrorLog: slog.NewLogLogger(logger(opts.Log).Handler(), slog.LevelDebug),
+		},
+		served: make(chan error, 1),
+	}
+	go func() { s.served <- s.server.Serve(listener) }()
+	return s, nil
+}
+
+func listen(opts Options) (net.Listener, error) {
+	addr := opts.Addr
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	var certificate tls.Certificate
+	if opts.CertFile != "" {
+		var err error
+		if certificate, err = tls.LoadX509KeyPair(opts.CertFile, opts.KeyFile); err != nil {
+			return nil, fmt.Errorf("load certificate: %w", err)
+		}
+	}
+	listener, err := net.Listen("tcp", addr)
+	if err != nil || opts.CertFile == "" {
+		return listener, err
+	}
+	return tls.NewListener(listener, &tls.Config{
+		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}), nil
+}
+
+// Close lets running requests finish, for a bounded time, and returns why serving ended early, if it did.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	err := s.server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests were cut off: %w", err), s.server.Close())
+	}
+	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return errors.Join(err, s.handler.Close())
+}
+
+// Serve runs a registry until the context ends. It calls ready once, with the address that it listens on.
+func Serve(ctx context.Context, opts Options, ready func(addr string)) error {
+	s, err := Start(opts)
+	if err != nil {
+		return err
+	}
+	if ready != nil {
+		ready(s.Addr)
+	}
+	select {
+	case <-ctx.Done():
+	case err := <-s.served:
+		s.served <- err // Close reads it
+	}
+	return s.Close()
+}
