@@ -94,4 +94,6 @@ type TargetRule struct {
 	ClusterName     string                `json:"clusterName,omitempty"`
 	ClusterGroup    string                `json:"clusterGroup,omitempty"`
 	ClusterSelector *metav1.LabelSelector `json:"clusterSelector,omitempty"`
+	// AllowEmpty accepts a rule that selects no cluster, which is an error otherwise.
+	AllowEmpty bool `json:"allowEmpty,omitempty"`
 }
