@@ -1,0 +1,166 @@
+package archtest
+
+import (
+	"strings"
+	"testing"
+)
+
+// layers, lowest first. A package belongs to the longest entry that it is within. It may import packages of lower
+// layers only: siblings never import each other.
+var layers = [][]string{
+	{"api"},
+	{"pkg/oci/internal", "pkg/oci/archive"},
+	{"pkg/oci"},
+	{"pkg/oci/signing", "pkg/oci/registry"},
+	{"pkg/oci/registrytest"},
+	{"pkg/bundler/source", "pkg/bundler/render", "pkg/target", "pkg/agent/apply", "pkg/agent/release"},
+	{"pkg/bundler", "pkg/agent/drift"},
+	{"pkg/publish", "pkg/agent"},
+	{"internal/exitcode", "examples"},
+	{"internal/cli", "internal/agentcli", "internal/webhook"},
+	{"cmd"},
+	{"internal/archtest", "internal/anchor", "e2e", "hack"},
+}
+
+// below lists imports within a layer that are allowed nevertheless.
+var below = map[string][]string{
+	"internal/agentcli": {"internal/webhook"}, // the agent listens; the command wires it
+	"e2e":               {"e2e"},              // the harness is cut into packages
+	"hack":              {"e2e"},              // the demo and the benchmarks drive the harness
+	"api":               {"api"},              // reading documents knows their types
+}
+
+// forbidden imports, direct or not.
+var forbidden = []struct {
+	from, to []string // folders of this module, or other modules' packages
+	except   []string
+	reason   string
+}{
+	{
+		from: []string{"pkg", "api"}, to: []string{module + "/internal", module + "/cmd"},
+		except: []string{module + "/pkg/oci/internal"},
+		reason: "internal/ and cmd/ hold presentation; a library must be usable without them",
+	},
+	{
+		from: []string{"pkg/agent", "cmd/pinnace-agent", "internal/agentcli"},
+		to: []string{
+			"github.com/go-git/go-git/v5", "github.com/distribution/distribution/v3",
+			module + "/pkg/bundler", module + "/pkg/target", module + "/pkg/publish", module + "/pkg/oci/registry",
+		},
+		reason: "the agent runs on small machines and must not carry the builder, git or a registry",
+	},
+	{
+		from: []string{"pkg/bundler", "pkg/target", "pkg/publish"}, to: []string{module + "/pkg/agent"},
+		reason: "builder and agent meet in the registry only",
+	},
+	{
+		from: []string{"pkg/agent"}, to: []string{module + "/pkg/oci/signing"},
+		reason: "the agent takes its verifier as an interface, wired by the command",
+	},
+	{
+		from: []string{"api"}, to: []string{"k8s.io/client-go", "net/http"},
+		reason: "types do no I/O and know no clients",
+	},
+}
+
+// thirdParty lists which folders may import a heavy package directly. One that is not listed may be used anywhere.
+var thirdParty = []struct {
+	path    string
+	allowed []string
+	reason  string
+}{
+	{"oras.land/oras-go/v2", []string{"pkg/oci"}, "one OCI client behind one interface"},
+	{"github.com/google/go-containerregistry", []string{"pkg/oci/signing", "pkg/oci/registrytest"}, "what cosign speaks; the two OCI libraries never meet outside pkg/oci"},
+	{"github.com/sigstore/cosign/v2", []string{"pkg/oci/signing"}, "97 modules; its successor swaps in here"},
+	{"github.com/sigstore/sigstore-go", []string{"pkg/oci/signing"}, "verification stands in one place"},
+	{"github.com/sigstore/sigstore", []string{"pkg/oci/signing"}, "verification stands in one place"},
+	{"github.com/distribution/distribution/v3", []string{"pkg/oci/registry"}, "25 MiB; the embedded registry only"},
+	{"github.com/go-git/go-git/v5", []string{"pkg/bundler/source"}, "Git is read by the builder only"},
+	{"sigs.k8s.io/kustomize", []string{"pkg/bundler/render"}, "rendering stands in one place"},
+	{"helm.sh/helm/v3/pkg/action", []string{"pkg/agent/release"}, "39 MiB resident; the edge pays for it once"},
+	{"helm.sh/helm/v3", []string{"pkg/bundler/render", "pkg/agent/release"}, "rendering and releasing stand in one place each"},
+	{"github.com/fluxcd/pkg/ssa", []string{"pkg/agent/apply"}, "server-side apply stands in one place"},
+	{"sigs.k8s.io/controller-runtime", []string{"pkg/agent"}, "clients and caches of the edge cluster"},
+	{"k8s.io/client-go", []string{"pkg/agent", "internal/agentcli", "e2e", "hack"}, "only the edge talks to clusters"},
+	{"github.com/spf13/cobra", []string{"internal/cli", "internal/agentcli"}, "commands are presentation"},
+	{"testing", []string{"pkg/oci/registrytest", "e2e"}, "no test code in what ships"},
+}
+
+func TestLayers(t *testing.T) {
+	packages := load(t)
+	for _, name := range packages.own() {
+		layer, entry := layerOf(name)
+		if layer < 0 {
+			t.Errorf("%s belongs to no layer; add it to the table and to docs/architecture.md", name)
+			continue
+		}
+		for _, imported := range packages[module+"/"+name].Imports {
+			to, ok := ours(imported)
+			if !ok || withinAny(to, below[entry]) {
+				continue
+			}
+			if lower, _ := layerOf(to); lower >= layer {
+				t.Errorf("%s imports %s: imports go down only, and siblings never import each other", name, to)
+			}
+		}
+	}
+}
+
+// layerOf returns the number of the layer and the table's entry, or -1.
+func layerOf(name string) (layer int, entry string) {
+	layer = -1
+	for i, entries := range layers {
+		for _, candidate := range entries {
+			if within(name, candidate) && len(candidate) > len(entry) {
+				layer, entry = i, candidate
+			}
+		}
+	}
+	return layer, entry
+}
+
+func TestForbidden(t *testing.T) {
+	packages := load(t)
+	for _, rule := range forbidden {
+		hit := func(path string) bool { return withinAny(path, rule.to) && !withinAny(path, rule.except) }
+		for _, name := range packages.own() {
+			if !withinAny(name, rule.from) {
+				continue
+			}
+			if chain := packages.chain(module+"/"+name, hit); chain != nil {
+				t.Errorf("%s: %s", strings.Join(chain, "\n\t-> "), rule.reason)
+			}
+		}
+	}
+}
+
+func TestThirdParty(t *testing.T) {
+	packages := load(t)
+	for _, name := range packages.own() {
+		if name == "internal/anchor" {
+			continue
+		}
+		for _, imported := range packages[module+"/"+name].Imports {
+			for _, rule := range thirdParty {
+				if !within(imported, rule.path) {
+					continue
+				}
+				if !withinAny(name, rule.allowed) {
+					t.Errorf("%s imports %s, which is for %s: %s", name, imported, strings.Join(rule.allowed, ", "), rule.reason)
+				}
+				break // the first, most specific rule decides
+			}
+		}
+	}
+}
+
+func TestPackageComments(t *testing.T) {
+	packages := load(t)
+	for _, name := range packages.own() {
+		doc := packages[module+"/"+name].Doc
+		base := name[strings.LastIndex(name, "/")+1:]
+		if !strings.HasPrefix(doc, "Package "+base+" ") && !strings.HasPrefix(doc, "Command "+base+" ") {
+			t.Errorf("%s: the package comment must say what it is for, as \"Package %s …\"; it begins %q", name, base, doc)
+		}
+	}
+}
