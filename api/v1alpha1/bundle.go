@@ -30,7 +30,7 @@ type BundleSpec struct {
 	// Overrides customize per cluster, in order.
 	Overrides []Override `json:"overrides,omitempty"`
 	// OverrideMode is "merge" (default: all that match, in order) or "first".
-	OverrideMode string `json:"overrideMode,omitempty"`
+	OverrideMode string `json:"overrideMode,omitempty" jsonschema:"enum=merge,enum=first"`
 
 	DeployOptions `json:",inline"`
 }
@@ -61,7 +61,7 @@ type Helm struct {
 	Values      Values   `json:"values,omitempty"`
 	ValuesFiles []string `json:"valuesFiles,omitempty"`
 	// Install is "release" (default) or "apply".
-	Install string `json:"install,omitempty"`
+	Install string `json:"install,omitempty" jsonschema:"enum=release,enum=apply"`
 
 	HelmOptions `json:",inline"`
 }
@@ -146,7 +146,7 @@ const (
 
 type Drift struct {
 	// Mode is correct when empty.
-	Mode   DriftMode     `json:"mode,omitempty"`
+	Mode   DriftMode     `json:"mode,omitempty" jsonschema:"enum=correct,enum=warn,enum=off"`
 	Ignore []DriftIgnore `json:"ignore,omitempty"`
 }
 

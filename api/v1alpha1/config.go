@@ -76,7 +76,7 @@ const (
 
 type TrustPolicySpec struct {
 	// Mode is "enforce" (default) or "warn".
-	Mode string `json:"mode,omitempty"`
+	Mode string `json:"mode,omitempty" jsonschema:"enum=enforce,enum=warn"`
 	// Rules: the most specific pattern wins; no match is refused.
 	Rules []TrustRule `json:"rules"`
 }
