@@ -1,0 +1,180 @@
+package apply
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fluxcd/pkg/ssa/jsondiff"
+	jsonpatch "github.com/wI2L/jsondiff"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+)
+
+// IgnoredPointers returns the JSON pointers (RFC 6901) of the rules that match the object.
+func IgnoredPointers(rules []v1alpha1.DriftIgnore, object *unstructured.Unstructured) []string {
+	var pointers []string
+	for _, rule := range rules {
+		if matches(rule.APIVersion, object.GetAPIVersion()) && matches(rule.Kind, object.GetKind()) &&
+			matches(rule.Name, object.GetName()) && matches(rule.Namespace, object.GetNamespace()) {
+			pointers = append(pointers, rule.JSONPointers...)
+		}
+	}
+	return pointers
+}
+
+// matches: an empty pattern matches all, * any text. A pattern that is none matches only itself.
+func matches(pattern, text string) bool {
+	if pattern == "" || pattern == text {
+		return true
+	}
+	// Names hold no slash, API versions one: path.Match's * stops there, which is what is meant.
+	ok, err := path.Match(pattern, text)
+	return err == nil && ok
+}
+
+// WithoutFields returns the object without the fields that the pointers name; pointers to nothing are passed over.
+func WithoutFields(object *unstructured.Unstructured, pointers []string) (*unstructured.Unstructured, error) {
+	if len(pointers) == 0 {
+		return object, nil
+	}
+	// From the back, so that removing an item of a list doesn't move those that are still to go.
+	sorted := slices.Sorted(slices.Values(pointers))
+	slices.Reverse(sorted)
+	return patched(object, jsondiff.GenerateRemovePatch(slices.Compact(sorted)...))
+}
+
+// keepIgnored returns the object as it may be applied without touching the fields that the pointers name. A field that
+// only we own would fall back to its default if it were left out, so it is applied with its live value; a field
+// that another owns is left out. The live resource version makes the server refuse the apply if somebody wrote since.
+func keepIgnored(object, live *unstructured.Unstructured, pointers []string, manager string) (*unstructured.Unstructured, error) {
+	owned := ownFields(live, manager)
+	var leave []string
+	var keep []jsondiff.ReplaceOp
+	for _, pointer := range pointers {
+		if _, wanted := lookup(object.Object, pointer); !wanted {
+			continue
+		}
+		value, found := lookup(live.Object, pointer)
+		if found && owns(owned, live.Object, pointer) {
+			keep = append(keep, jsondiff.ReplaceOp{Path: pointer, Value: value})
+		} else {
+			leave = append(leave, pointer)
+		}
+	}
+	if len(keep) > 0 {
+		var err error
+		if object, err = patched(object, jsondiff.GenerateReplacePatch(keep...)); err != nil {
+			return nil, err
+		}
+		object.SetResourceVersion(live.GetResourceVersion())
+	}
+	return WithoutFields(object, leave)
+}
+
+func patched(object *unstructured.Unstructured, patch jsonpatch.Patch) (*unstructured.Unstructured, error) {
+	object = object.DeepCopy()
+	if err := jsondiff.ApplyPatchToUnstructured(object, patch); err != nil {
+		return nil, fmt.Errorf("ignored fields of %s: %w", RefOf(object), err)
+	}
+	return object, nil
+}
+
+// segments splits a JSON pointer.
+func segments(pointer string) []string {
+	parts := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
+	for i, part := range parts {
+		parts[i] = strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
+	}
+	return parts
+}
+
+// lookup returns the value that the pointer names.
+func lookup(value any, pointer string) (any, bool) {
+	for _, segment := range segments(pointer) {
+		var ok bool
+		if value, ok = child(value, segment); !ok {
+			return nil, false
+		}
+	}
+	return value, true
+}
+
+func child(value any, segment string) (any, bool) {
+	switch value := value.(type) {
+	case map[string]any:
+		item, ok := value[segment]
+		return item, ok
+	case []any:
+		index, err := strconv.Atoi(segment)
+		if err != nil || index < 0 || index >= len(value) {
+			return nil, false
+		}
+		return value[index], true
+	}
+	return nil, false
+}
+
+// ownFields returns the manager's applied fields in the form of fieldsV1, nil when it has none.
+func ownFields(live *unstructured.Unstructured, manager string) map[string]any {
+	for _, entry := range live.GetManagedFields() {
+		if entry.Manager != manager || entry.Operation != metav1.ManagedFieldsOperationApply || entry.Subresource != "" ||
+			entry.FieldsV1 == nil {
+			continue
+		}
+		var fields map[string]any
+		if json.Unmarshal(entry.FieldsV1.Raw, &fields) == nil {
+			return fields
+		}
+	}
+	return nil
+}
+
+// owns says whether the field that the pointer names is among fields: itself, or a whole list or map around it.
+func owns(fields map[string]any, value any, pointer string) bool {
+	if fields == nil {
+		return false
+	}
+	for _, segment := range segments(pointer) {
+		if len(fields) == 0 {
+			return true // owned as a whole
+		}
+		item, ok := child(value, segment)
+		if !ok {
+			return false
+		}
+		next, ok := fields["f:"+segment].(map[string]any)
+		if _, isList := value.([]any); isList {
+			next, ok = listItem(fields, item)
+		}
+		if !ok {
+			return false
+		}
+		fields, value = next, item
+	}
+	return true
+}
+
+// listItem returns the fields of the list item with the keys that the item has.
+func listItem(fields map[string]any, item any) (map[string]any, bool) {
+	for name, below := range fields {
+		keys, isKey := strings.CutPrefix(name, "k:")
+		var want map[string]any
+		if !isKey || json.Unmarshal([]byte(keys), &want) != nil {
+			continue
+		}
+		have, ok := item.(map[string]any)
+		for key, value := range want {
+			ok = ok && fmt.Sprint(have[key]) == fmt.Sprint(value)
+		}
+		if next, isMap := below.(map[string]any); ok && isMap {
+			return next, true
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,226 @@
+package apply
+
+import (
+	"cmp"
+	"encoding/json"
+	"hash/fnv"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+)
+
+// table is what is known of live objects: some hundred bytes each, never the object. Answers to our own requests
+// and a watch write it.
+type table struct {
+	now func() time.Time
+
+	mu      sync.RWMutex
+	objects map[ID]*entry
+	watched map[schema.GroupKind]bool // kinds whose entries a watch keeps up to date
+}
+
+type entry struct {
+	ref    Ref
+	bundle string
+	// expected is the fingerprint after our last write or accepted comparison, 0 when there was none.
+	expected uint64
+	// print is the last one seen, 0 when the object is not there.
+	print uint64
+	// health is meant when judged; judgedBy is the rule, empty for kstatus.
+	judged   bool
+	judgedBy string
+	status   status.Status
+	message  string
+	since    time.Time // of this status
+}
+
+func newTable(now func() time.Time) *table {
+	return &table{now: now, objects: map[ID]*entry{}, watched: map[schema.GroupKind]bool{}}
+}
+
+// fingerprint is a hash over the fields that we own and when we wrote them. Whoever changes the value of such a field
+// becomes its owner, so another's change to what we applied always changes the fingerprint, and a change to anything
+// else, the status or a field added beside ours, never does. It needs metadata only.
+// https://kubernetes.io/docs/reference/using-api/server-side-apply/#managers
+func fingerprint(object metav1.Object) uint64 {
+	entries := slices.DeleteFunc(slices.Clone(object.GetManagedFields()), func(e metav1.ManagedFieldsEntry) bool {
+		return e.Subresource != "" || !ours(e)
+	})
+	slices.SortFunc(entries, func(a, b metav1.ManagedFieldsEntry) int {
+		return cmp.Or(cmp.Compare(a.Manager, b.Manager), cmp.Compare(a.Operation, b.Operation), cmp.Compare(a.APIVersion, b.APIVersion))
+	})
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(object.GetUID()))
+	for _, e := range entries {
+		_, _ = hash.Write([]byte(e.Manager + "\x00" + string(e.Operation) + "\x00"))
+		if e.Time != nil {
+			_, _ = hash.Write([]byte(e.Time.UTC().Format(time.RFC3339)))
+		}
+		if e.FieldsV1 != nil {
+			var fields any // decoded and encoded again: the order of keys differs between encodings
+			if json.Unmarshal(e.FieldsV1.Raw, &fields) == nil {
+				canonical, _ := json.Marshal(fields)
+				_, _ = hash.Write(canonical)
+			}
+		}
+	}
+	return max(hash.Sum64(), 1)
+}
+
+func ours(e metav1.ManagedFieldsEntry) bool {
+	return e.Manager == v1alpha1.FieldManager && e.Operation == metav1.ManagedFieldsOperationApply || e.Manager == HelmManager
+}
+
+// applied notes an object as it is after our own write, or after a comparison found nothing to do.
+func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *checks) {
+	ref := RefOf(live)
+	print := fingerprint(live)
+	rule := ruleFor(bundle.Options.Health.Checks, ref)
+	state, message := checks.judge(live, rule)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entry(ref, bundle.Name)
+	e.expected, e.print = print, print
+	t.setHealth(e, rule, state, message)
+}
+
+func (t *table) entry(ref Ref, bundle string) *entry {
+	e, ok := t.objects[ref.ID()]
+	if !ok {
+		e = &entry{}
+		t.objects[ref.ID()] = e
+	}
+	e.ref, e.bundle = ref, bundle
+	return e
+}
+
+func (t *table) setHealth(e *entry, rule string, state status.Status, message string) {
+	if !e.judged || e.status != state {
+		e.since = t.now()
+	}
+	e.judged, e.judgedBy, e.status, e.message = true, rule, state, message
+}
+
+func (t *table) forget(id ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.objects, id)
+}
+
+func (t *table) drop(bundle string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, e := range t.objects {
+		if e.bundle == bundle {
+			delete(t.objects, id)
+		}
+	}
+}
+
+// Seen is what a watch tells: what an event means for a bundle.
+type Seen struct {
+	Bundle string
+	Ref    Ref
+	// Drifted: fields of ours were changed, or the object was never compared.
+	Drifted bool
+	// Health: the object's health is another than before.
+	Health bool
+}
+
+// Observe notes an object that a watch saw; whole is false for metadata only. The caller is the watch.
+func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
+	t := a.live
+	ref := RefOf(object)
+	print := fingerprint(object)
+	bundle := object.GetLabels()[v1alpha1.LabelBundle]
+
+	t.mu.RLock()
+	rule := ""
+	if e, ok := t.objects[ref.ID()]; ok {
+		rule = e.judgedBy
+	}
+	t.mu.RUnlock()
+	var state status.Status
+	var message string
+	if whole {
+		state, message = a.checks.judge(object, rule)
+	}
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, known := t.objects[ref.ID()]
+	if !known {
+		e = t.entry(ref, bundle)
+	}
+	seen := Seen{Bundle: e.bundle, Ref: e.ref}
+	if whole && (!e.judged || e.judgedBy == rule) {
+		seen.Health = !e.judged || e.status != state || e.message != message
+		t.setHealth(e, rule, state, message)
+	}
+	if !whole && e.print == 0 {
+		seen.Health = true // it is there again
+		t.setHealth(e, "", status.CurrentStatus, "")
+	}
+	e.print = print
+	seen.Drifted = e.expected != print
+	return seen
+}
+
+// Vanished notes that a watch saw the object go, or leave the bundle. ok is false when nobody expects it to be there.
+func (a *Applier) Vanished(ref Ref) (seen Seen, ok bool) {
+	t := a.live
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, ok := t.objects[ref.ID()]
+	if !ok {
+		return Seen{}, false
+	}
+	e.print = 0
+	t.setHealth(e, e.judgedBy, status.NotFoundStatus, "is not there")
+	if e.expected == 0 {
+		delete(t.objects, ref.ID())
+	}
+	return Seen{Bundle: e.bundle, Ref: e.ref, Drifted: true, Health: true}, e.expected != 0
+}
+
+// Drifted says whether the object still is not as it was last written or accepted. Our own writes, whose events a
+// watch may see before their answers arrive, are told from others' that way.
+func (a *Applier) Drifted(ref Ref) bool {
+	t := a.live
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	e, ok := t.objects[ref.ID()]
+	return ok && e.expected != e.print
+}
+
+// Listed are the objects of a kind that should be there; a watch compares a fresh list with them.
+func (a *Applier) Listed(kind schema.GroupKind) []Ref {
+	t := a.live
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var out []Ref
+	for id, e := range t.objects {
+		if id.groupKind() == kind && e.print != 0 {
+			out = append(out, e.ref)
+		}
+	}
+	return out
+}
+
+// Watched says whether a watch keeps the kind's objects up to date from now on.
+func (a *Applier) Watched(kind schema.GroupKind, on bool) {
+	a.live.mu.Lock()
+	defer a.live.mu.Unlock()
+	if on {
+		a.live.watched[kind] = true
+	} else {
+		delete(a.live.watched, kind)
+	}
+}
