@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"pinnace.dev/pinnace/e2e/process"
 )
 
 // Cluster is one API server with its controllers, its scheduler and one pretended node.
@@ -31,8 +33,8 @@ type Cluster struct {
 	config *rest.Config
 
 	mu        sync.Mutex
-	apiserver *process
-	others    []*process
+	apiserver *process.Process
+	others    []*process.Process
 }
 
 // Config returns a fresh copy of the client configuration, with full rights and without client-side throttling.
@@ -49,7 +51,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.port, err = c.plane.ports.reserve(); err != nil {
+	if c.port, err = c.plane.ports.Reserve(); err != nil {
 		return err
 	}
 	if err := c.writeKubeconfig(admin, ca); err != nil {
@@ -87,7 +89,7 @@ func (c *Cluster) writeKubeconfig(admin pair, ca []byte) error {
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	proc, err := c.plane.spawn.start("kube-apiserver", c.log("kube-apiserver"), c.program("kube-apiserver"),
+	proc, err := c.plane.start(c.dir, "kube-apiserver",
 		"--etcd-servers="+c.plane.etcd, "--etcd-prefix=/"+c.Name,
 		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.port),
 		"--tls-cert-file="+c.file("server.crt"), "--tls-private-key-file="+c.file("server.key"),
@@ -105,22 +107,25 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return proc.await(ctx, healthy(&http.Client{Transport: transport}, c.URL()+"/readyz"))
+	return proc.Await(ctx, healthy(&http.Client{Transport: transport}, c.URL()+"/readyz"))
 }
 
 // StopAPIServer kills the API server and leaves everything else running: clients see refused connections.
 func (c *Cluster) StopAPIServer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.apiserver.stop()
+	c.apiserver.Kill()
 }
 
 // Stop ends the cluster's processes. What it stored stays in etcd until the plane is closed.
 func (c *Cluster) Stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, proc := range append(c.others, c.apiserver) {
-		proc.stop()
+	for _, proc := range c.others {
+		proc.Kill()
+	}
+	if c.apiserver != nil {
+		c.apiserver.Kill()
 	}
 }
 
@@ -151,7 +156,7 @@ func (c *Cluster) startControllers() error {
 	}
 	programs["kwok"] = kwok
 	for name, args := range programs {
-		proc, err := c.plane.spawn.start(name, c.log(name), c.program(name), args...)
+		proc, err := c.plane.start(c.dir, name, args...)
 		if err != nil {
 			return err
 		}
@@ -181,7 +186,7 @@ func (c *Cluster) addNode(ctx context.Context) error {
 	if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	return c.others[0].await(ctx, func(ctx context.Context) error {
+	return c.apiserver.Await(ctx, func(ctx context.Context) error {
 		node, err := client.CoreV1().Nodes().Get(ctx, "node-0", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -203,6 +208,4 @@ func schedulable(node *corev1.Node) bool {
 	return false
 }
 
-func (c *Cluster) file(name string) string    { return filepath.Join(c.dir, name) }
-func (c *Cluster) log(program string) string  { return filepath.Join(c.dir, program+".log") }
-func (c *Cluster) program(name string) string { return filepath.Join(c.plane.bin, name) }
+func (c *Cluster) file(name string) string { return filepath.Join(c.dir, name) }

@@ -17,7 +17,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
+
+	"pinnace.dev/pinnace/e2e/ports"
+	"pinnace.dev/pinnace/e2e/process"
 )
 
 // Options of a plane. The zero value builds the binaries when needed and uses a temporary folder.
@@ -36,20 +38,14 @@ type Plane struct {
 	Dir string
 
 	bin      string
-	spawn    *spawner
-	ports    portSet
+	procs    *process.Group
+	ports    ports.Set
 	etcd     string // client URL
 	ownsDir  bool
 	mu       sync.Mutex
 	clusters map[string]*Cluster
 	closed   bool
 }
-
-// Bounds: a starved machine is slow, a broken binary is stuck.
-const (
-	startTimeout = 2 * time.Minute
-	probeEvery   = 20 * time.Millisecond
-)
 
 // Start starts etcd. The context bounds the start only.
 func Start(ctx context.Context, opts Options) (*Plane, error) {
@@ -73,7 +69,7 @@ func Start(ctx context.Context, opts Options) (*Plane, error) {
 		return nil, err
 	}
 	p.Dir = abs
-	p.spawn = newSpawner()
+	p.procs = process.NewGroup()
 	if err := p.startEtcd(ctx); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -81,11 +77,11 @@ func Start(ctx context.Context, opts Options) (*Plane, error) {
 }
 
 func (p *Plane) startEtcd(ctx context.Context) error {
-	client, err := p.ports.reserve()
+	client, err := p.ports.Reserve()
 	if err != nil {
 		return err
 	}
-	peer, err := p.ports.reserve()
+	peer, err := p.ports.Reserve()
 	if err != nil {
 		return err
 	}
@@ -95,7 +91,7 @@ func (p *Plane) startEtcd(ctx context.Context) error {
 	}
 	p.etcd = fmt.Sprintf("http://127.0.0.1:%d", client)
 	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
-	proc, err := p.spawn.start("etcd", filepath.Join(p.Dir, "etcd.log"), filepath.Join(p.bin, "etcd"),
+	proc, err := p.start(p.Dir, "etcd",
 		"--data-dir="+dir, "--listen-client-urls="+p.etcd, "--advertise-client-urls="+p.etcd,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL,
 		// Losing this data in a power cut is fine; waiting for the disk is not.
@@ -103,7 +99,14 @@ func (p *Plane) startEtcd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return proc.await(ctx, healthy(http.DefaultClient, p.etcd+"/health"))
+	return proc.Await(ctx, healthy(http.DefaultClient, p.etcd+"/health"))
+}
+
+// start starts one of the plane's programs, with its log in the folder.
+func (p *Plane) start(dir, program string, args ...string) (*process.Process, error) {
+	return p.procs.Start(process.Command{
+		Program: filepath.Join(p.bin, program), Args: args, Log: filepath.Join(dir, program+".log"),
+	})
 }
 
 // Cluster starts a cluster and returns when its node is ready and pods can be scheduled. The name is a folder's and a
@@ -139,8 +142,8 @@ func (p *Plane) Close() error {
 	p.closed = true
 	p.mu.Unlock()
 
-	p.spawn.close()
-	err := p.ports.release()
+	p.procs.Close()
+	err := p.ports.Release()
 	if p.ownsDir {
 		err = errors.Join(err, os.RemoveAll(p.Dir))
 	}

@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -48,13 +47,4 @@ func withHost(c *Cluster, url string) *rest.Config {
 	config.Host = url
 	config.TLSClientConfig.Insecure, config.TLSClientConfig.CAData = true, nil
 	return config
-}
-
-func containsAll(s string, parts ...string) bool {
-	for _, part := range parts {
-		if !strings.Contains(s, part) {
-			return false
-		}
-	}
-	return true
 }

@@ -89,7 +89,7 @@ func TestNotifications(t *testing.T) {
 	if _, err := repo.Resolve(t.Context(), "current"); err != nil {
 		t.Fatal(err)
 	}
-	var marker = artifact
+	marker := artifact
 	marker.Annotations = map[string]string{"n": "2"}
 	if _, _, err := oci.Push(t.Context(), repo, marker, "next"); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,5 @@
-package controlplane
+// Package ports reserves loopback ports for servers of tests and the demo, across processes.
+package ports
 
 import (
 	"errors"
@@ -15,27 +16,28 @@ import (
 // Ports come from below the usual ephemeral range, so that no outgoing connection takes one between a stop and a start
 // of the same server.
 const (
-	firstPort = 20000
-	portCount = 10000
+	first = 20000
+	count = 10000
 )
 
-// portSet holds ports that no other plane on this machine uses, of this process or another: a lock on a file stands
-// for each.
-type portSet struct {
+// Set holds ports that no other set on this machine has, of this process or another: a lock on a file stands for each.
+// The zero value is empty.
+type Set struct {
 	mu    sync.Mutex
 	locks []*os.File
 }
 
-func (s *portSet) reserve() (int, error) {
+// Reserve returns a port that nobody listens on. It stays this set's until Release.
+func (s *Set) Reserve() (int, error) {
 	dir := filepath.Join(os.TempDir(), "pinnace-ports-"+strconv.Itoa(os.Getuid()))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	start := rand.IntN(portCount) //nolint:gosec // spreads load, guards nothing
-	for i := range portCount {
-		port := firstPort + (start+i)%portCount
+	start := rand.IntN(count)
+	for i := range count {
+		port := first + (start+i)%count
 		lock, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {
 			return 0, err
@@ -46,10 +48,11 @@ func (s *portSet) reserve() (int, error) {
 		}
 		_ = lock.Close() // somebody else's; closing gives up nothing of ours
 	}
-	return 0, fmt.Errorf("no free port between %d and %d", firstPort, firstPort+portCount-1)
+	return 0, fmt.Errorf("no free port between %d and %d", first, first+count-1)
 }
 
-func (s *portSet) release() error {
+// Release gives all ports up.
+func (s *Set) Release() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
@@ -62,7 +65,7 @@ func (s *portSet) release() error {
 
 // free says whether nobody listens there.
 func free(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // returns at once
 	if err != nil {
 		return false
 	}
