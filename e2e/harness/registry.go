@@ -1,0 +1,102 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+
+	"pinnace.dev/pinnace/e2e/process"
+	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/oci/registrytest"
+)
+
+// Registry is `pinnace registry serve` on a folder. It may be stopped and started again on the same address.
+type Registry struct {
+	// Addr is host:port, plain HTTP.
+	Addr string
+	Root string
+
+	site *Site
+	args []string
+	proc *process.Process
+}
+
+// NewRegistry starts a registry; the arguments are added to the command's.
+func (s *Site) NewRegistry(ctx context.Context, name string, args ...string) (*Registry, error) {
+	port, err := s.ports.Reserve()
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{
+		Addr: fmt.Sprintf("127.0.0.1:%d", port), Root: filepath.Join(s.Dir, name), site: s, args: args,
+	}
+	return r, r.Start(ctx)
+}
+
+// Start starts the registry and waits until it answers.
+func (r *Registry) Start(ctx context.Context) error {
+	var err error
+	r.proc, err = r.site.procs.Start(process.Command{
+		Name: "pinnace registry serve", Program: filepath.Join(r.site.Bin, "pinnace"),
+		Args: append([]string{"registry", "serve", "--addr", r.Addr, "--root", r.Root}, r.args...),
+		Env:  r.site.environment(), Log: r.Root + ".log",
+	})
+	if err != nil {
+		return err
+	}
+	return r.proc.Await(ctx, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.Addr+"/v2/", http.NoBody)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		return res.Body.Close() // any answer will do: with users it is 401
+	})
+}
+
+// Stop stops the registry; what it holds stays.
+func (r *Registry) Stop() error { return r.proc.Stop() }
+
+// Repository opens one of the repositories below a fleet's prefix.
+func (f *Fleet) Repository(name string) (oci.Repository, error) {
+	registry, err := oci.Open(f.Prefix, oci.Options{PlainHTTP: true})
+	if err != nil {
+		return nil, err
+	}
+	return registry.Repository(name)
+}
+
+// Counted is a proxy before a registry that records requests and can inject faults.
+type Counted struct {
+	*registrytest.Proxy
+	// Addr is host:port, plain HTTP.
+	Addr string
+
+	server *http.Server
+}
+
+// Count puts a recording proxy before the registry, on an address of its own.
+func (r *Registry) Count() (*Counted, error) {
+	port, err := r.site.ports.Reserve()
+	if err != nil {
+		return nil, err
+	}
+	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: r.Addr})
+	c := &Counted{Proxy: registrytest.NewProxy(behind), Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	c.server = &http.Server{Addr: c.Addr, Handler: c.Proxy} //nolint:gosec // loopback, and ends with the run
+	listener, err := listen(c.Addr)
+	if err != nil {
+		return nil, err
+	}
+	go func() { _ = c.server.Serve(listener) }() // ends with Close
+	return c, nil
+}
+
+// Close ends the proxy.
+func (c *Counted) Close() error { return c.server.Close() }
