@@ -102,6 +102,9 @@ func (p *Plane) startEtcd(ctx context.Context) error {
 	return proc.Await(ctx, healthy(http.DefaultClient, p.etcd+"/health"))
 }
 
+// Kubectl is the path of a kubectl of the clusters' version.
+func (p *Plane) Kubectl() string { return filepath.Join(p.bin, "kubectl") }
+
 // start starts one of the plane's programs, with its log in the folder.
 func (p *Plane) start(dir, program string, args ...string) (*process.Process, error) {
 	return p.procs.Start(process.Command{
