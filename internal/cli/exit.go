@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"pinnace.dev/pinnace/api/document"
+	"pinnace.dev/pinnace/internal/exitcode"
+	"pinnace.dev/pinnace/pkg/oci/signing"
+)
+
+func codef(code int, format string, args ...any) error {
+	return exitcode.With(code, fmt.Errorf(format, args...))
+}
+
+func usagef(format string, args ...any) error { return codef(exitcode.Usage, format, args...) }
+
+// errInterrupted replaces the chain of an error that only says that the context ended.
+var errInterrupted = codef(exitcode.Interrupted, "interrupted")
+
+// exitCode adds what only people's input can cause to the common table.
+func exitCode(err error) int {
+	if code := exitcode.For(err); code != exitcode.No {
+		return code
+	}
+	switch {
+	case errors.As(err, new(*signing.Error)):
+		return exitcode.Refused
+	case errors.As(err, new(document.Error)):
+		return exitcode.Usage
+	case errors.Is(err, signing.ErrPassword), errors.Is(err, fs.ErrPermission):
+		return exitcode.Unauthorized
+	case errors.Is(err, fs.ErrNotExist):
+		return exitcode.NotFound
+	}
+	return exitcode.No
+}
+
+// exitCodesMarkdown renders the table of exit codes for the documentation.
+func exitCodesMarkdown() string {
+	var b strings.Builder
+	b.WriteString("# Exit codes\n\nOf `pinnace` and `pinnace-agent`. Scripts may rely on them. This file is generated from the program.\n\n")
+	b.WriteString("| code | name | meaning |\n|---|---|---|\n")
+	for _, code := range exitcode.Table {
+		fmt.Fprintf(&b, "| %d | %s | %s |\n", code.Code, code.Name, code.Meaning)
+	}
+	return b.String()
+}
