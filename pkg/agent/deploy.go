@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/agent/apply"
+)
+
+// Deployment is one bundle as a [Deployer] gets it: verified, substituted and in scope.
+type Deployment struct {
+	Bundle v1alpha1.TargetBundle
+	Scope  Scope
+	// Objects is what MethodApply brings to the cluster; Chart is what MethodRelease installs, packed.
+	Objects []*unstructured.Unstructured
+	Chart   []byte
+	// Previous is the inventory that the last Deploy returned.
+	Previous apply.Inventory
+	// InUse are the namespaces of other bundles: never to be deleted.
+	InUse []string
+	// Record keeps, durably and before the first write to the cluster, what Deploy is going to touch, so that a crash
+	// orphans nothing. Nil in Remove, Health and Repair.
+	Record func(apply.Inventory) error
+}
+
+// Deployer brings bundles of one method to the cluster. It may be used concurrently, for different bundles. Errors are
+// retried later by the agent with growing pauses, unless they are an [Error].
+type Deployer interface {
+	// Deploy brings the bundle to the cluster and prunes what left it. The result's inventory is valid with every
+	// error. It doesn't wait for readiness.
+	Deploy(ctx context.Context, deployment Deployment) (apply.Result, error)
+	// Remove takes the bundle away as its prune options say. The result's inventory is what is still there: not empty
+	// without an error means that deletion is under way.
+	Remove(ctx context.Context, deployment Deployment) (apply.Result, error)
+	// Health looks at what Deploy left, Previous. It is cheap: nothing is requested that is known already.
+	Health(ctx context.Context, deployment Deployment) (apply.Health, error)
+}
+
+// outcome is what a worker brings back for a unit.
+type outcome struct {
+	record  *Record // nil when the bundle is gone
+	result  apply.Result
+	removed bool
+	err     error
+}
+
+// deploy brings one bundle to the cluster: content from the disk, variables, scope, then the deployer. It runs beside
+// the loop, on copies.
+func (a *Agent) deploy(ctx context.Context, want v1alpha1.TargetBundle, generation int64, recorded *Record, inUse []string) outcome {
+	failed := outcome{record: recorded}
+	deployment, err := a.prepare(ctx, &want)
+	if err != nil {
+		failed.err = err
+		return failed
+	}
+	deployment.InUse = inUse
+	if recorded != nil && moved(&recorded.Bundle, &want) {
+		gone := a.remove(ctx, *recorded, inUse)
+		if gone.err != nil || gone.record != nil {
+			gone.err = errors.Join(gone.err, errors.New("the version that ran before is still being removed"))
+			return gone
+		}
+		recorded, failed.record = nil, nil
+	}
+	if recorded != nil {
+		deployment.Previous = recorded.Inventory
+	}
+	deployment.Record = func(touched apply.Inventory) error {
+		record, err := a.save(Record{Bundle: want, Generation: generation, Inventory: touched.Union(deployment.Previous)})
+		if err == nil {
+			failed.record = record
+		}
+		return err
+	}
+	result, err := a.cfg.Deployers[want.Method].Deploy(ctx, deployment)
+	record, saveErr := a.save(Record{Bundle: want, Generation: generation, Inventory: result.Inventory, Complete: err == nil})
+	if saveErr != nil {
+		record = failed.record
+	}
+	return outcome{record: record, result: result, err: errors.Join(err, saveErr)}
+}
+
+// remove takes a bundle that left away; the record goes when nothing is left.
+func (a *Agent) remove(ctx context.Context, recorded Record, inUse []string) outcome {
+	scope, err := newScope(&recorded.Bundle, a.cfg.Limits)
+	if err != nil {
+		return outcome{record: &recorded, removed: true, err: outOfScope(&recorded.Bundle, err)}
+	}
+	deployment := Deployment{Bundle: recorded.Bundle, Scope: scope, Previous: recorded.Inventory, InUse: inUse}
+	result, err := a.cfg.Deployers[recorded.Bundle.Method].Remove(ctx, deployment)
+	if err == nil && len(result.Inventory) == 0 {
+		return outcome{removed: true, result: result, err: a.cfg.State.DropRecord(recorded.Bundle.Name)}
+	}
+	recorded.Inventory, recorded.Complete = result.Inventory, false
+	record, saveErr := a.save(recorded)
+	if saveErr != nil {
+		record = &recorded
+	}
+	return outcome{record: record, removed: true, result: result, err: errors.Join(err, saveErr)}
+}
+
+// prepare reads a bundle from the disk, verified again, and makes it ready for its deployer.
+func (a *Agent) prepare(ctx context.Context, want *v1alpha1.TargetBundle) (Deployment, error) {
+	deployment := Deployment{Bundle: *want}
+	var err error
+	if deployment.Scope, err = newScope(want, a.cfg.Limits); err != nil {
+		return deployment, outOfScope(want, err)
+	}
+	if a.cfg.Deployers[want.Method] == nil {
+		return deployment, &Error{
+			Stage: StageApply, Subject: subject(want), Reason: ReasonInvalidBundle,
+			Mend: "run an agent that can", Err: fmt.Errorf("this agent cannot bring method %q to a cluster", want.Method),
+		}
+	}
+	bundle, err := a.content.open(ctx, want)
+	if err != nil {
+		return deployment, problem(StageFetch, subject(want), err)
+	}
+	layer, err := bundle.Content(ctx)
+	if err != nil {
+		return deployment, problem(StageFetch, subject(want), err)
+	}
+	if want.Method == v1alpha1.MethodRelease {
+		deployment.Chart = layer
+		return deployment, nil
+	}
+	if deployment.Objects, err = readManifests(layer); err != nil {
+		return deployment, invalid(want, err)
+	}
+	if err := substitute(deployment.Objects, want.Variables); err != nil {
+		return deployment, &Error{
+			Stage: StageApply, Subject: subject(want), Reason: ReasonVariableMissing,
+			Mend: "set it in the bundle's variables, or give it a default as in ${NAME:=value}", Err: err,
+		}
+	}
+	if err := deployment.Scope.Check(deployment.Objects, want.Namespace, a.clusterKind); err != nil {
+		return deployment, outOfScope(want, err)
+	}
+	return deployment, nil
+}
+
+func (a *Agent) clusterKind(kind schema.GroupVersionKind) bool {
+	return a.cfg.ClusterKind != nil && a.cfg.ClusterKind(kind)
+}
+
+// save writes a bundle's record.
+func (a *Agent) save(record Record) (*Record, error) {
+	return &record, a.cfg.State.SaveRecord(record)
+}
+
+func outOfScope(bundle *v1alpha1.TargetBundle, err error) error {
+	return &Error{
+		Stage: StageScope, Subject: subject(bundle), Reason: ReasonOutOfScope,
+		Mend: fmt.Sprintf("move it, or widen restrict of source %q in the fleet and spec.limits of this agent", bundle.Source.Name),
+		Err:  err,
+	}
+}
+
+func invalid(bundle *v1alpha1.TargetBundle, err error) error {
+	typed := problem(StageApply, subject(bundle), err)
+	if ReasonOf(typed, "") == ReasonUnreachable {
+		return &Error{Stage: StageApply, Subject: subject(bundle), Reason: ReasonInvalidBundle, Mend: "publish again", Err: err}
+	}
+	return typed
+}

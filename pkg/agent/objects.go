@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+)
+
+// ObjectWriter shows in the cluster how its bundles stand. It is called with all of them, one call at a time; what did
+// not change since the last call is not written, and what is missing is removed.
+type ObjectWriter interface {
+	Write(ctx context.Context, deployments []v1alpha1.BundleDeployment) error
+}
+
+// Objects writes BundleDeployments. It lists once; from then on it knows what is there, because nobody else writes them,
+// and looks again only after a conflict.
+type Objects struct {
+	Client client.Client
+
+	known map[string]*v1alpha1.BundleDeployment // as last read or written
+}
+
+// Write brings the cluster's BundleDeployments to what is given.
+func (o *Objects) Write(ctx context.Context, deployments []v1alpha1.BundleDeployment) error {
+	if o.known == nil {
+		if err := o.read(ctx); err != nil {
+			return err
+		}
+	}
+	var problems []error
+	wanted := make(map[string]bool, len(deployments))
+	for i := range deployments {
+		wanted[deployments[i].Name] = true
+		if err := o.write(ctx, &deployments[i]); err != nil {
+			problems = append(problems, fmt.Errorf("write BundleDeployment %s: %w", deployments[i].Name, err))
+		}
+	}
+	for name, object := range o.known {
+		if wanted[name] {
+			continue
+		}
+		if err := client.IgnoreNotFound(o.Client.Delete(ctx, object)); err != nil {
+			problems = append(problems, fmt.Errorf("delete BundleDeployment %s: %w", name, err))
+			continue
+		}
+		delete(o.known, name)
+	}
+	if err := errors.Join(problems...); err != nil {
+		o.known = nil // somebody else wrote: look again
+		return oneLine(err)
+	}
+	return nil
+}
+
+func (o *Objects) read(ctx context.Context) error {
+	var list v1alpha1.BundleDeploymentList
+	if err := o.Client.List(ctx, &list); err != nil {
+		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+			return errors.New("the cluster has no BundleDeployments; apply api/crd/ once, or let the agent create custom resource definitions")
+		}
+		return fmt.Errorf("list BundleDeployments: %w", err)
+	}
+	o.known = make(map[string]*v1alpha1.BundleDeployment, len(list.Items))
+	for i := range list.Items {
+		o.known[list.Items[i].Name] = &list.Items[i]
+	}
+	return nil
+}
+
+func (o *Objects) write(ctx context.Context, want *v1alpha1.BundleDeployment) error {
+	object := o.known[want.Name]
+	switch {
+	case object == nil:
+		object = &v1alpha1.BundleDeployment{ObjectMeta: want.ObjectMeta, Spec: want.Spec}
+		if err := o.Client.Create(ctx, object); err != nil {
+			return err
+		}
+	case object.Spec != want.Spec:
+		object = object.DeepCopy()
+		object.Spec = want.Spec
+		if err := o.Client.Update(ctx, object); err != nil {
+			return err
+		}
+	}
+	o.known[want.Name] = object
+	status := merge(object, want.Status)
+	if reflect.DeepEqual(object.Status, status) {
+		return nil
+	}
+	object = object.DeepCopy()
+	object.Status = status
+	if err := o.Client.Status().Update(ctx, object); err != nil {
+		return err
+	}
+	o.known[want.Name] = object
+	return nil
+}
+
+// merge gives a status the observed generation and the transition times of what is there.
+func merge(object *v1alpha1.BundleDeployment, next v1alpha1.BundleDeploymentStatus) v1alpha1.BundleDeploymentStatus {
+	next.ObservedGeneration = object.Generation
+	conditions := object.DeepCopy().Status.Conditions
+	for _, condition := range next.Conditions {
+		condition.ObservedGeneration = object.Generation
+		meta.SetStatusCondition(&conditions, condition)
+	}
+	next.Conditions = conditions
+	return next
+}
+
+// deployments says how the bundles stand, for the cluster.
+func (a *Agent) deployments() []v1alpha1.BundleDeployment {
+	out := make([]v1alpha1.BundleDeployment, 0, len(a.units))
+	for _, one := range a.units {
+		out = append(out, deploymentOf(one))
+	}
+	return out
+}
+
+// deploymentOf says how one bundle stands, as kstatus reads conditions.
+func deploymentOf(one *unit) v1alpha1.BundleDeployment {
+	bundle := one.want
+	if bundle == nil {
+		bundle = &one.recorded.Bundle
+	}
+	status := v1alpha1.BundleDeploymentStatus{
+		State: one.state, Summary: fmt.Sprintf("%d/%d", one.ready, one.objects), Problems: one.problems,
+		ShortDigest: short(bundle.Digest), Conditions: conditions(one.standing),
+	}
+	if one.recorded != nil && one.recorded.Complete {
+		status.AppliedDigest = one.recorded.Bundle.Digest
+	}
+	return v1alpha1.BundleDeployment{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: one.name, Labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.FieldManager},
+		},
+		Spec: v1alpha1.BundleDeploymentSpec{
+			Digest: bundle.Digest, Method: bundle.Method, Namespace: bundle.Namespace, TargetGeneration: one.generation,
+		},
+		Status: status,
+	}
+}
+
+// conditions puts a standing into kstatus' words. Ready is always there, the others say more when true.
+func conditions(s standing) []metav1.Condition {
+	condition := func(kind string, on bool) metav1.Condition {
+		status := metav1.ConditionFalse
+		if on {
+			status = metav1.ConditionTrue
+		}
+		reason := string(s.reason)
+		if reason == "" {
+			reason = string(ReasonReconciling)
+		}
+		return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: clip(s.message)}
+	}
+	ready := s.state == v1alpha1.StateReady || s.state == v1alpha1.StateDrifted || s.state == v1alpha1.StateContested
+	return []metav1.Condition{
+		condition(v1alpha1.ConditionReady, ready),
+		condition(v1alpha1.ConditionReconciling, s.state == v1alpha1.StateUpdating || s.state == v1alpha1.StateWaiting || s.state == ""),
+		condition(v1alpha1.ConditionStalled, s.state == v1alpha1.StateFailed || s.state == v1alpha1.StateRefused),
+		condition(v1alpha1.ConditionDrifted, s.state == v1alpha1.StateDrifted || s.state == v1alpha1.StateContested),
+	}
+}
+
+// clip bounds a message: an API server accepts 32,768 characters in a condition.
+func clip(text string) string {
+	const limit = 1024
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "…"
+}
+
+// short is the first twelve characters of a digest's hash, as in the tag of a bundle.
+func short(digest string) string {
+	_, hash, _ := strings.Cut(digest, ":")
+	return hash[:min(len(hash), 12)]
+}

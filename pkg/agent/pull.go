@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/oci"
+)
+
+// registryPatience bounds one attempt at one registry, so that a dead first one doesn't keep the second from answering.
+const registryPatience = 2 * time.Minute
+
+// fetchParallel bounds bundles fetched at once: links are thin, and each holds a layer in memory.
+const fetchParallel = 4
+
+// taken is a target whose every byte is verified and on the disk.
+type taken struct {
+	target   *v1alpha1.Target
+	manifest ocispec.Descriptor
+	signers  []string
+	fetched  int // bundles that came over the network
+}
+
+// pull is the network half of the sync line: resolve, verify, accept, fetch. It returns nil when the target in force is
+// current. Nothing on the cluster changes; what was accepted is made durable before anything is applied.
+func (a *Agent) pull(ctx context.Context, inForce *ocispec.Descriptor, running []string) (*taken, error) {
+	var problems error
+	for _, registry := range a.cfg.Registries {
+		attempt, cancel := context.WithTimeout(ctx, registryPatience)
+		result, err := a.pullFrom(attempt, registry, inForce, running)
+		cancel()
+		if err == nil || !errors.Is(err, oci.ErrUnreachable) && !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return result, err
+		}
+		if problems == nil {
+			problems = err // the preferred registry's is what people want to read
+		}
+	}
+	return nil, problems
+}
+
+func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *ocispec.Descriptor, running []string) (*taken, error) {
+	name := v1alpha1.TargetRepository(a.cfg.Cluster)
+	repo, err := registry.Repository(name)
+	if err != nil {
+		return nil, problem(StageResolve, "target", err)
+	}
+	started := a.now()
+	desc, err := repo.Resolve(ctx, v1alpha1.TagCurrent)
+	a.metrics.observe("resolve", a.now().Sub(started))
+	if err != nil {
+		return nil, problem(StageResolve, fmt.Sprintf("target %s:%s", repo, v1alpha1.TagCurrent), err)
+	}
+	a.contact.Store(a.now().UnixNano())
+	if inForce != nil && desc.Digest == inForce.Digest {
+		return nil, nil
+	}
+	subject := fmt.Sprintf("target %s@%s", repo, desc.Digest)
+
+	started = a.now()
+	verified, err := a.content.verifier.Verify(ctx, repo, name, desc)
+	a.metrics.observe("verify", a.now().Sub(started))
+	if err != nil {
+		return nil, problem(StageVerify, subject, err)
+	}
+	target, err := oci.FetchTarget(ctx, repo, verified)
+	if err != nil {
+		return nil, problem(StageFetch, subject, err)
+	}
+	if err := a.accept(ctx, &target, desc.Digest.String(), running); err != nil {
+		return nil, err
+	}
+
+	started = a.now()
+	fetched, err := a.fetchAll(ctx, registry, &target)
+	if err == nil {
+		err = a.content.copy(ctx, repo, name, desc, v1alpha1.TagCurrent)
+	}
+	a.metrics.observe("pull", a.now().Sub(started))
+	if err != nil {
+		return nil, problem(StageFetch, subject, err)
+	}
+	a.metrics.skew(a.now(), &target)
+	return &taken{target: &target, manifest: verified.Descriptor(), signers: verified.Signers(), fetched: fetched}, nil
+}
+
+// accept refuses what is not for this cluster, old, expired, malformed or too destructive, and makes the acceptance
+// durable, on disk and in the cluster.
+func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest string, running []string) error {
+	known := a.known()
+	if refusal := accept(target, digest, known, identity{fleet: a.cfg.Fleet, cluster: a.cfg.Cluster}, a.now()); refusal != nil {
+		return refusal
+	}
+	if refusal := validate(target); refusal != nil {
+		return refusal
+	}
+	if refusal := guardPrune(target, running); refusal != nil {
+		return refusal
+	}
+	accepted := Known{Generation: target.Generation, Digest: digest, Latest: target.IssuedAt.Time}
+	if accepted.Latest.Before(known.Latest) {
+		accepted.Latest = known.Latest
+	}
+	if accepted.Generation == known.Generation && accepted.Digest == known.Digest && accepted.Latest.Equal(known.Latest) {
+		return nil
+	}
+	return a.remember(ctx, accepted)
+}
+
+// fetchAll brings every bundle of the target onto the disk, verified. The first failure ends it.
+func (a *Agent) fetchAll(ctx context.Context, registry oci.Registry, target *v1alpha1.Target) (int, error) {
+	fetched := make([]bool, len(target.Bundles))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(fetchParallel)
+	for i := range target.Bundles {
+		group.Go(func() error {
+			var err error
+			fetched[i], err = a.content.fetch(ctx, registry, &target.Bundles[i])
+			return err
+		})
+	}
+	err := group.Wait()
+	count := 0
+	for _, one := range fetched {
+		if one {
+			count++
+		}
+	}
+	return count, err
+}
+
+// retryAfter returns how long a server asked to be left alone; zero when it didn't.
+func retryAfter(err error) time.Duration {
+	var asked interface{ RetryAfter() time.Duration }
+	if errors.As(err, &asked) {
+		return asked.RetryAfter()
+	}
+	return 0
+}

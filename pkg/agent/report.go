@@ -1,0 +1,253 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/oci"
+)
+
+// EnvelopeSigner signs a payload with the cluster's own key, as a DSSE envelope.
+type EnvelopeSigner interface {
+	SignEnvelope(ctx context.Context, payloadType string, payload []byte) ([]byte, error)
+}
+
+// How long changes are gathered before they are told, while more are to be expected. Once everything has settled it is
+// told at once.
+const (
+	objectsDebounce = time.Second
+	reportDebounce  = 5 * time.Second
+)
+
+// delivery is something that is told to others: when it is due, and how it went.
+type delivery struct {
+	at       time.Time // zero when there is nothing to tell
+	busy     bool
+	failures int
+}
+
+func (d *delivery) touch(at time.Time) {
+	if d.at.IsZero() {
+		d.at = at
+	}
+}
+
+func (d *delivery) due() time.Time {
+	if d.busy || d.at.IsZero() {
+		return time.Now().Add(idleTick)
+	}
+	return d.at
+}
+
+// finish notes how a delivery went; a failed one is tried again.
+func (d *delivery) finish(err error, now time.Time) {
+	d.busy = false
+	if err == nil {
+		d.failures = 0
+		return
+	}
+	d.failures++
+	if again := now.Add(pause(d.failures, firstPause, longPause)); d.at.IsZero() || d.failures > 1 {
+		d.at = again
+	}
+}
+
+// publish tells what changed: to the cluster as BundleDeployments, to the registry as a status report.
+func (a *Agent) publish(ctx context.Context, now time.Time) {
+	settled := a.pulled || a.target != nil
+	for _, one := range a.units {
+		settled = settled && one.settled(now)
+		if one.changed {
+			one.changed = false
+			a.metrics.bundle(one.name, one.standing)
+			a.objects.touch(now.Add(objectsDebounce))
+			a.report.touch(now.Add(reportDebounce))
+		}
+	}
+	if stale := a.isStale(now); stale != a.stale {
+		a.stale = stale
+		a.metrics.stale(stale)
+		if stale {
+			a.log.Warn("the target in force has expired; what runs keeps running and drift is still corrected",
+				"stage", StageAccept, "expired", stamp(a.target.ExpiresAt.Time), "mend", "publish again, or mend the link to the registry")
+		}
+	}
+	if settled {
+		a.hurry(now)
+	}
+	if a.cfg.Objects != nil && !a.objects.busy && !a.objects.at.IsZero() && !now.Before(a.objects.at) {
+		a.startObjects(ctx)
+	}
+	if a.cfg.Signer != nil && !a.report.busy && a.pulled {
+		a.startReport(ctx, now)
+	}
+	if a.cfg.Objects == nil {
+		a.objects.at = time.Time{}
+	}
+	if a.cfg.Signer == nil {
+		a.report.at = time.Time{}
+	}
+}
+
+// hurry ends the debounce; pauses after failures stay.
+func (a *Agent) hurry(now time.Time) {
+	for _, d := range []*delivery{&a.objects, &a.report} {
+		if !d.at.IsZero() && d.failures == 0 && d.at.After(now) && d.at.Before(now.Add(2*reportDebounce)) {
+			d.at = now
+		}
+	}
+}
+
+// told reports whether everything was told, or could not be.
+func (a *Agent) told(time.Time) bool {
+	objects := a.cfg.Objects == nil || !a.objects.busy && (a.objects.at.IsZero() || a.objects.failures > 0)
+	report := a.cfg.Signer == nil || !a.report.busy && (a.sameReport(a.statusReport()) || a.report.failures > 0)
+	return objects && report
+}
+
+func (a *Agent) startObjects(ctx context.Context) {
+	deployments := a.deployments()
+	a.objects.busy, a.objects.at = true, time.Time{}
+	a.work(ctx, func(ctx context.Context) func() {
+		err := a.cfg.Objects.Write(ctx, deployments)
+		return func() {
+			if err != nil {
+				a.log.Warn("BundleDeployments were not written; they are tried again", "stage", StageReport, "error", err)
+			}
+			a.objects.finish(err, a.now())
+		}
+	})
+}
+
+// startReport sends a report that says something new, or the heartbeat.
+func (a *Agent) startReport(ctx context.Context, now time.Time) {
+	heartbeat := !a.published.ReportedAt.IsZero() && now.Sub(a.published.ReportedAt.Time) >= a.cfg.Heartbeat
+	if !heartbeat && (a.report.at.IsZero() || now.Before(a.report.at)) {
+		return
+	}
+	report := a.statusReport()
+	if !heartbeat && a.sameReport(report) {
+		a.report.at = time.Time{}
+		return
+	}
+	a.report.busy, a.report.at = true, time.Time{}
+	a.work(ctx, func(ctx context.Context) func() {
+		err := a.send(ctx, report)
+		return func() {
+			finished := a.now()
+			if err == nil {
+				a.published = report
+				a.report.touch(finished.Add(jitter(a.cfg.Heartbeat)))
+			} else {
+				a.report.at = time.Time{}
+				a.log.Warn("the status report was not sent; it is tried again", "stage", StageReport, "error", err)
+			}
+			a.report.finish(err, finished)
+			a.metrics.reported(err)
+		}
+	})
+}
+
+func (a *Agent) sameReport(report v1alpha1.StatusReport) bool {
+	report.ReportedAt = a.published.ReportedAt
+	return reflect.DeepEqual(report, a.published)
+}
+
+// send signs a report and pushes it to the first registry that answers.
+func (a *Agent) send(ctx context.Context, report v1alpha1.StatusReport) error {
+	payload, err := json.Marshal(report)
+	if err != nil {
+		return fmt.Errorf("encode status report: %w", err)
+	}
+	envelope, err := a.cfg.Signer.SignEnvelope(ctx, v1alpha1.MediaTypeStatus, payload)
+	if err != nil {
+		return fmt.Errorf("sign status report: %w", err)
+	}
+	artifact := oci.Artifact{
+		Type:   v1alpha1.ArtifactTypeStatus,
+		Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeDSSE, Data: envelope}},
+	}
+	var problems error
+	for _, registry := range a.cfg.Registries {
+		repo, err := registry.Repository(v1alpha1.StatusRepository(a.cfg.Cluster))
+		if err != nil {
+			return problem(StageReport, "status", err)
+		}
+		attempt, cancel := context.WithTimeout(ctx, registryPatience)
+		_, _, err = oci.Push(attempt, repo, artifact, v1alpha1.TagCurrent)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		problems = errors.Join(problems, problem(StageReport, "status "+repo.String(), err))
+		if !errors.Is(err, oci.ErrUnreachable) && !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			break
+		}
+	}
+	return problems
+}
+
+// isStale reports whether the target in force is past its time.
+func (a *Agent) isStale(now time.Time) bool {
+	return a.target != nil && expired(a.target, a.known(), now)
+}
+
+// statusReport says how everything stands.
+func (a *Agent) statusReport() v1alpha1.StatusReport {
+	now := a.now()
+	report := v1alpha1.StatusReport{
+		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindStatusReport},
+		Fleet:    a.cfg.Fleet, Cluster: a.cfg.Cluster, Agent: a.cfg.Version, Kubernetes: a.cfg.Kubernetes,
+		ReportedAt: second(now),
+		Bundles:    make([]v1alpha1.ReportedBundle, 0, len(a.units)),
+	}
+	if a.target != nil {
+		report.Target = v1alpha1.ReportedTarget{
+			Digest: a.manifest.Digest.String(), Generation: a.target.Generation, Stale: a.isStale(now),
+		}
+	}
+	if a.problem != nil {
+		report.Problem = problemOf(a.problem)
+	}
+	for _, one := range a.units {
+		report.Bundles = append(report.Bundles, reported(one))
+	}
+	slices.SortFunc(report.Bundles, func(x, y v1alpha1.ReportedBundle) int { return strings.Compare(x.Name, y.Name) })
+	return report
+}
+
+// reported says how one bundle stands.
+func reported(one *unit) v1alpha1.ReportedBundle {
+	bundle := v1alpha1.ReportedBundle{
+		Name: one.name, State: one.state, Since: second(one.since), Reason: string(one.reason),
+		Message: one.message, Objects: one.objects, Ready: one.ready, Problems: one.problems,
+	}
+	switch {
+	case one.want != nil:
+		bundle.Digest = one.want.Digest
+	case one.recorded != nil:
+		bundle.Digest = one.recorded.Bundle.Digest
+	}
+	return bundle
+}
+
+// problemOf puts an error into the report's words; an Error's subject and mend are in its text.
+func problemOf(err error) *v1alpha1.Problem {
+	var typed *Error
+	if !errors.As(err, &typed) {
+		return &v1alpha1.Problem{Reason: string(ReasonUnreachable), Message: oneLine(err).Error()}
+	}
+	return &v1alpha1.Problem{Object: string(typed.Stage), Reason: string(typed.Reason), Message: oneLine(err).Error()}
+}
+
+// second cuts a time to what JSON keeps of it, so that equal reports compare equal.
+func second(t time.Time) metav1.Time { return metav1.NewTime(t.UTC().Truncate(time.Second)) }
