@@ -88,7 +88,6 @@ are those of docker login, oras login or crane auth login.`,
 	flags.BoolVarP(&s.quiet, "quiet", "q", false, "print results, warnings and errors only")
 	flags.BoolVarP(&s.verbose, "verbose", "v", false, "print every step and its details")
 	flags.StringVar(&s.logFormat, "log-format", "text", "format of messages on stderr: text or json")
-	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
@@ -151,6 +150,7 @@ func helpOrUnknown(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	near := cmd.SuggestionsFor(args[0])
 	if len(near) > 0 {
 		return usagef("unknown command %q; did you mean %q?", args[0], cmd.CommandPath()+" "+near[0])
