@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,5 +140,3 @@ func (f *Fleet) Status(ctx context.Context, args ...string) (string, error) {
 		"status", "--registry", f.Prefix, "--plain-http", "--key", f.Key.Public,
 	}, args...)...)
 }
-
-func listen(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -89,8 +90,8 @@ func (r *Registry) Count() (*Counted, error) {
 	}
 	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: r.Addr})
 	c := &Counted{Proxy: registrytest.NewProxy(behind), Addr: fmt.Sprintf("127.0.0.1:%d", port)}
-	c.server = &http.Server{Addr: c.Addr, Handler: c.Proxy} //nolint:gosec // loopback, and ends with the run
-	listener, err := listen(c.Addr)
+	c.server = &http.Server{Handler: c.Proxy, ReadHeaderTimeout: Patience}
+	listener, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return nil, err
 	}

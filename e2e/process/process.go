@@ -93,7 +93,7 @@ func (g *Group) Start(command Command) (*Process, error) {
 	}
 	defer func() { _ = out.Close() }() // the child has its own
 	// No context: a process outlives the call that started it, and ends with its group.
-	cmd := exec.Command(command.Program, command.Args...) //nolint:noctx // see above
+	cmd := exec.Command(command.Program, command.Args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = command.Dir, out, out
 	cmd.Env = append(os.Environ(), command.Env...)
 	cmd.SysProcAttr = attributes()

@@ -187,7 +187,8 @@ func TestServeStopsWithItsContextAndIsQuiet(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := http.Get("http://" + addr + "/v2/"); err == nil {
+	if res, err := http.Get("http://" + addr + "/v2/"); err == nil {
+		_ = res.Body.Close()
 		t.Error("it still answers")
 	}
 	if out := stdout() + stderr(); out != "" {

@@ -18,6 +18,7 @@ import (
 // Kind of a request's subject.
 type Kind string
 
+// The kinds.
 const (
 	KindBase      Kind = "base" // GET /v2/
 	KindManifest  Kind = "manifest"
