@@ -194,6 +194,7 @@ func (a *Agent) session(ctx context.Context, over func() bool) error {
 			}
 		})
 	}
+	a.startDrift(work)
 	err := a.loop(work, over)
 	cancel(nil)
 	a.stop()
@@ -237,7 +238,7 @@ func (a *Agent) start(ctx context.Context) error {
 	if remembered.Target != nil {
 		a.takeUp(ctx, *remembered.Target)
 	}
-	return a.startDrift(ctx)
+	return nil
 }
 
 // takeUp brings the target into force that the disk remembers. Where it or its bundles are damaged or no longer

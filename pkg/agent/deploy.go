@@ -39,6 +39,8 @@ type Deployer interface {
 	Remove(ctx context.Context, deployment Deployment) (apply.Result, error)
 	// Health looks at what Deploy left, Previous. It is cheap: nothing is requested that is known already.
 	Health(ctx context.Context, deployment Deployment) (apply.Health, error)
+	// Applied returns what Deploy brought to the cluster, object by object, to be compared with it.
+	Applied(ctx context.Context, deployment Deployment) (apply.Bundle, error)
 }
 
 // outcome is what a worker brings back for a unit.

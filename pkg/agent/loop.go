@@ -235,6 +235,7 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 	case done.removed && one.want == nil && done.record == nil:
 		delete(a.units, one.name)
 		a.metrics.forget(one.name)
+		a.forgetDrift(one.name)
 		a.objects.touch(now)
 		a.report.touch(now)
 	case done.removed && one.want == nil:
@@ -244,12 +245,10 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 	case !current:
 	default:
 		one.todo, one.deployed = false, true
+		a.forgetDrift(one.name)
 		one.attempts, one.retryAt = 0, time.Time{}
-		timeout := want.Health.Timeout.Duration
-		if timeout <= 0 {
-			timeout = DefaultTimeout
-		}
-		one.deadline = now.Add(timeout)
+		one.healthy = false
+		one.deadline = now.Add(timeoutOf(want))
 		a.stand(one, standing{
 			state: v1alpha1.StateUpdating, reason: ReasonReconciling, message: "waits for its objects to become ready",
 			objects: len(done.record.Inventory), ready: one.ready,
@@ -257,6 +256,14 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 		a.lookAt = now
 	}
 	a.watchDrift()
+}
+
+// timeoutOf a bundle's readiness.
+func timeoutOf(bundle *v1alpha1.TargetBundle) time.Duration {
+	if bundle.Health.Timeout.Duration > 0 {
+		return bundle.Health.Timeout.Duration
+	}
+	return DefaultTimeout
 }
 
 // fail notes why a bundle could not be brought to the cluster, and when to try again. A refusal waits for another
@@ -316,7 +323,7 @@ func (a *Agent) startLook(ctx context.Context, now time.Time) {
 	for _, one := range a.units {
 		if one.deployed && !one.busy && (a.watched(one) || a.drift.touched.Has(one.name)) {
 			looks = append(looks, &look{one: one, deployment: Deployment{Bundle: one.recorded.Bundle, Previous: one.recorded.Inventory}})
-			updating = updating || one.state == v1alpha1.StateUpdating
+			updating = updating || one.state != v1alpha1.StateFailed
 		}
 	}
 	if a.lookAt = now.Add(failedTick); updating {
@@ -344,7 +351,7 @@ func (a *Agent) startLook(ctx context.Context, now time.Time) {
 
 // watched reports whether a deployed bundle is looked at even when nothing tells of a change.
 func (a *Agent) watched(one *unit) bool {
-	return one.deployed && (one.state == v1alpha1.StateUpdating || one.state == v1alpha1.StateFailed)
+	return one.deployed && !one.healthy
 }
 
 // seen notes a bundle's health.
@@ -357,8 +364,12 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 		}
 		return
 	}
-	before := one.state
-	a.stand(one, judge(one, health, now))
+	before, wasHealthy := one.state, one.healthy
+	one.healthy = health.Ready >= health.Total && !health.Failed
+	if wasHealthy && !one.healthy {
+		one.deadline = now.Add(timeoutOf(&one.recorded.Bundle)) // it was ready, and is given time again
+	}
+	a.stand(one, withDrift(judge(one, health, now), a.drift.findings[one.name]))
 	if before != one.state {
 		level := a.log.Info
 		if one.state == v1alpha1.StateFailed {
@@ -373,13 +384,11 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 func judge(one *unit, health apply.Health, now time.Time) standing {
 	next := standing{objects: health.Total, ready: health.Ready, problems: health.Problems, message: describeHealth(health)}
 	switch {
-	case health.Ready >= health.Total && !health.Failed && one.contested():
-		next.state, next.reason, next.message, next.problems = one.state, one.reason, one.message, one.problems
 	case health.Ready >= health.Total && !health.Failed:
 		next.state, next.reason = v1alpha1.StateReady, ReasonReady
 	case health.Failed:
 		next.state, next.reason = v1alpha1.StateFailed, ReasonNotReady
-	case now.After(one.deadline) && one.state != v1alpha1.StateReady:
+	case now.After(one.deadline):
 		next.state, next.reason = v1alpha1.StateFailed, ReasonTimedOut
 	default:
 		next.state, next.reason = v1alpha1.StateUpdating, ReasonReconciling
@@ -401,11 +410,6 @@ func describeHealth(health apply.Health) string {
 		text += fmt.Sprintf(" (and %d more)", more)
 	}
 	return text
-}
-
-// contested reports whether drift, not health, says how the bundle stands.
-func (u *unit) contested() bool {
-	return u.state == v1alpha1.StateContested || u.state == v1alpha1.StateDrifted
 }
 
 // account counts and logs what happened to a bundle's objects.

@@ -24,6 +24,7 @@ type unit struct {
 	todo     bool // what is wanted is yet to be brought to the cluster, or to be removed from it
 	busy     bool // a worker is at it
 	deployed bool // what is wanted was brought to the cluster
+	healthy  bool // and all of it is ready
 	fresh    bool // not tried yet since the agent started
 
 	attempts int
@@ -65,7 +66,7 @@ func (u *unit) settled(now time.Time) bool {
 		return u.state == v1alpha1.StateFailed || u.state == v1alpha1.StateRefused ||
 			u.state == v1alpha1.StateWaiting && u.reason == ReasonDependencyFailed
 	default:
-		return u.state != v1alpha1.StateUpdating || now.After(u.deadline)
+		return u.healthy || u.state == v1alpha1.StateFailed || now.After(u.deadline)
 	}
 }
 
@@ -102,7 +103,7 @@ func plan(units map[string]*unit, target *v1alpha1.Target) {
 		if one.recorded != nil && same(&one.recorded.Bundle, want) {
 			one.generation = one.recorded.Generation
 		}
-		one.todo, one.deployed = true, false
+		one.todo, one.deployed, one.healthy = true, false, false
 		one.attempts, one.retryAt = 0, time.Time{}
 	}
 	for name, one := range units {
@@ -115,7 +116,7 @@ func plan(units map[string]*unit, target *v1alpha1.Target) {
 		}
 		if one.want != nil || !one.todo {
 			one.want = nil
-			one.todo, one.deployed = true, false
+			one.todo, one.deployed, one.healthy = true, false, false
 			one.attempts, one.retryAt = 0, time.Time{}
 		}
 	}
@@ -170,7 +171,7 @@ func await(units map[string]*unit, one *unit) (standing, bool) {
 		switch dependency := units[name]; {
 		case dependency == nil:
 			failed = append(failed, name)
-		case dependency.state == v1alpha1.StateReady && dependency.deployed:
+		case dependency.deployed && dependency.healthy:
 		case dependency.state == v1alpha1.StateFailed, dependency.state == v1alpha1.StateRefused, stuck(units, dependency):
 			failed = append(failed, name)
 		default:
