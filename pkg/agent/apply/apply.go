@@ -36,6 +36,11 @@ type Bundle struct {
 	Previous Inventory
 	// InUse are namespaces of other bundles, which are never deleted.
 	InUse []string
+	// Shared objects get no labels: they belong to no bundle, are not watched and must not be in Previous.
+	Shared bool
+	// Record, if set, is called before the first write with all that may exist afterwards, so that a crash orphans
+	// nothing. Its error stops the apply.
+	Record func(Inventory) error
 	// Manager is the field manager: "pinnace" when empty, HelmManager for objects of a Helm release.
 	Manager string
 }
@@ -145,21 +150,24 @@ func (a *Applier) Apply(ctx context.Context, bundle Bundle) (Result, error) {
 	}
 	run := &run{Applier: a, client: client, bundle: bundle, prior: prior}
 
-	var wanted Inventory
-	if namespace, created, err := run.firstNamespace(ctx, objects); err != nil {
-		return result, &Error{Bundle: bundle.Name, Object: namespaceRef(bundle.namespace()), Err: err}
-	} else if namespace != nil {
-		wanted = append(wanted, *namespace)
-		if created {
-			result.Changes = append(result.Changes, Change{Object: *namespace, Action: Created})
-		}
-	}
 	stages := inStages(objects)
+	var wanted Inventory
 	for _, stage := range stages {
 		for _, object := range stage.objects {
 			wanted = append(wanted, RefOf(object))
 		}
 	}
+	if bundle.Record != nil {
+		if err := bundle.Record(result.Inventory.Union(wanted).Union(run.ownNamespace(objects))); err != nil {
+			return result, &Error{Bundle: bundle.Name, Err: fmt.Errorf("record inventory: %w", err)}
+		}
+	}
+	own, changes, err := run.firstNamespace(ctx, objects)
+	if err != nil {
+		return result, &Error{Bundle: bundle.Name, Object: namespaceRef(bundle.namespace()), Err: err}
+	}
+	wanted = wanted.Union(own)
+	result.Changes = append(result.Changes, changes...)
 	result.Inventory = result.Inventory.Union(wanted)
 
 	for _, stage := range stages {
@@ -270,28 +278,41 @@ func (a *Applier) prepareOne(ctx context.Context, bundle Bundle, object *unstruc
 	if ref.APIVersion == "" || ref.Kind == "" || ref.Name == "" {
 		return nil, fmt.Errorf("object %q lacks apiVersion, kind or metadata.name", ref)
 	}
-	mapping, err := a.kinds.Mapping(ctx, ref)
+	ref, err := a.Place(ctx, bundle, ref)
 	if err != nil {
 		return nil, err
 	}
 	object = object.DeepCopy()
-	switch {
-	case !mapping.Namespaced:
-		object.SetNamespace("")
-	case object.GetNamespace() == "":
-		object.SetNamespace(bundle.namespace())
+	object.SetNamespace(ref.Namespace)
+	if !bundle.Shared {
+		labels := object.GetLabels()
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		if bundle.manager() == v1alpha1.FieldManager {
+			labels[v1alpha1.LabelManagedBy] = v1alpha1.FieldManager
+		}
+		labels[v1alpha1.LabelBundle] = bundle.Name
+		object.SetLabels(labels)
 	}
-	labels := object.GetLabels()
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	if bundle.manager() == v1alpha1.FieldManager {
-		labels[v1alpha1.LabelManagedBy] = v1alpha1.FieldManager
-	}
-	labels[v1alpha1.LabelBundle] = bundle.Name
-	object.SetLabels(labels)
 	tidy(object)
 	return object, nil
+}
+
+// Place returns the ref as the bundle's objects are named in the cluster: with the bundle's namespace when it is
+// namespaced and names none, without one when it is cluster-wide.
+func (a *Applier) Place(ctx context.Context, bundle Bundle, ref Ref) (Ref, error) {
+	mapping, err := a.kinds.Any(ctx, ref)
+	if err != nil {
+		return Ref{}, err
+	}
+	switch {
+	case !mapping.Namespaced:
+		ref.Namespace = ""
+	case ref.Namespace == "":
+		ref.Namespace = bundle.namespace()
+	}
+	return ref, nil
 }
 
 // tidy drops what a server fills in, and turns a Secret's stringData, which a server never shows, into data.

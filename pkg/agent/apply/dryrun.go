@@ -72,3 +72,16 @@ func (a *Applier) Repair(ctx context.Context, bundle Bundle, object *unstructure
 func (a *Applier) Accept(bundle Bundle, live *unstructured.Unstructured) {
 	a.live.applied(live, bundle, a.checks)
 }
+
+// Get reads an object with the bundle's rights. The error satisfies apierrors.IsNotFound when it is absent.
+func (a *Applier) Get(ctx context.Context, bundle Bundle, ref Ref) (*unstructured.Unstructured, error) {
+	client, err := a.client(bundle)
+	if err != nil {
+		return nil, err
+	}
+	mapping, err := a.kinds.Any(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return client.get(ctx, mapping, ref.Namespace, ref.Name, false)
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/fluxcd/pkg/ssa/jsondiff"
 	jsonpatch "github.com/wI2L/jsondiff"
@@ -123,16 +124,41 @@ func child(value any, segment string) (any, bool) {
 // ownFields returns the manager's applied fields in the form of fieldsV1, nil when it has none.
 func ownFields(live *unstructured.Unstructured, manager string) map[string]any {
 	for _, entry := range live.GetManagedFields() {
-		if entry.Manager != manager || entry.Operation != metav1.ManagedFieldsOperationApply || entry.Subresource != "" ||
-			entry.FieldsV1 == nil {
-			continue
-		}
-		var fields map[string]any
-		if json.Unmarshal(entry.FieldsV1.Raw, &fields) == nil {
-			return fields
+		if entry.Manager == manager && entry.Operation == metav1.ManagedFieldsOperationApply && entry.Subresource == "" {
+			return fieldsOf(entry)
 		}
 	}
 	return nil
+}
+
+func fieldsOf(entry metav1.ManagedFieldsEntry) map[string]any {
+	var fields map[string]any
+	if entry.FieldsV1 == nil || json.Unmarshal(entry.FieldsV1.Raw, &fields) != nil {
+		return nil
+	}
+	return fields
+}
+
+// Intruder names the field manager, other than us, that owns one of the fields that the pointers name, or else the
+// one that wrote last; empty when nobody else ever wrote.
+func Intruder(live *unstructured.Unstructured, pointers []string) string {
+	var last string
+	var at time.Time
+	for _, entry := range live.GetManagedFields() {
+		if ours(entry) {
+			continue
+		}
+		fields := fieldsOf(entry)
+		for _, pointer := range pointers {
+			if owns(fields, live.Object, pointer) {
+				return entry.Manager
+			}
+		}
+		if entry.Subresource != "status" && entry.Time != nil && !entry.Time.Time.Before(at) {
+			last, at = entry.Manager, entry.Time.Time
+		}
+	}
+	return last
 }
 
 // owns says whether the field that the pointer names is among fields: itself, or a whole list or map around it.

@@ -105,6 +105,13 @@ func (k *Kinds) mapping(kind schema.GroupKind, version string) (Mapping, error) 
 	return mapping, nil
 }
 
+// Reset makes the next unknown kind read the cluster's kinds anew: CRDs were created.
+func (k *Kinds) Reset() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mapper.Reset()
+}
+
 // forget drops what is known about a kind, because the server no longer serves it that way.
 func (k *Kinds) forget(gvk schema.GroupVersionKind) {
 	k.mu.Lock()

@@ -2,7 +2,9 @@ package apply
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"sync"
@@ -80,6 +82,9 @@ func ours(e metav1.ManagedFieldsEntry) bool {
 
 // applied notes an object as it is after our own write, or after a comparison found nothing to do.
 func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *checks) {
+	if bundle.Shared {
+		return
+	}
 	ref := RefOf(live)
 	print := fingerprint(live)
 	rule := ruleFor(bundle.Options.Health.Checks, ref)
@@ -164,7 +169,7 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 		seen.Health = !e.judged || e.status != state || e.message != message
 		t.setHealth(e, rule, state, message)
 	}
-	if !whole && e.print == 0 {
+	if !whole && e.print == 0 && Plain(ref.ID().groupKind()) {
 		seen.Health = true // it is there again
 		t.setHealth(e, "", status.CurrentStatus, "")
 	}
@@ -200,8 +205,16 @@ func (a *Applier) Drifted(ref Ref) bool {
 	return ok && e.expected != e.print
 }
 
-// Listed are the objects of a kind that should be there; a watch compares a fresh list with them.
-func (a *Applier) Listed(kind schema.GroupKind) []Ref {
+// Forget drops what is known of objects that are about to be deleted by other means than Remove, so that their going
+// is no drift.
+func (a *Applier) Forget(inventory Inventory) {
+	for _, ref := range inventory {
+		a.live.forget(ref.ID())
+	}
+}
+
+// Known are the objects of a kind that are there, as far as is known; a watch compares a fresh list with them.
+func (a *Applier) Known(kind schema.GroupKind) []Ref {
 	t := a.live
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -212,6 +225,57 @@ func (a *Applier) Listed(kind schema.GroupKind) []Ref {
 		}
 	}
 	return out
+}
+
+// Survey reads the metadata of all our objects of a kind, one request for each 500, and returns what drifted: it
+// catches what a broken watch missed.
+func (a *Applier) Survey(ctx context.Context, mapping Mapping) ([]Seen, error) {
+	client, err := a.client(Bundle{})
+	if err != nil {
+		return nil, err
+	}
+	before := a.Known(mapping.GroupVersionKind().GroupKind())
+	found := map[ID]bool{}
+	var out []Seen
+	err = client.list(ctx, mapping, "", v1alpha1.LabelBundle, true, 0, func(object *unstructured.Unstructured) {
+		found[RefOf(object).ID()] = true
+		if seen := a.Observe(object, false); seen.Drifted {
+			out = append(out, seen)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("survey %s: %w", mapping.Resource, err)
+	}
+	for _, ref := range before {
+		if found[ref.ID()] {
+			continue
+		}
+		if seen, ok := a.Vanished(ref); ok {
+			out = append(out, seen)
+		}
+	}
+	return out, nil
+}
+
+// Expect notes that what the inventory lists was just written by us as it should be, by other means than Apply.
+func (a *Applier) Expect(ctx context.Context, bundle Bundle, inventory Inventory) error {
+	client, err := a.client(bundle)
+	if err != nil {
+		return err
+	}
+	there, err := a.metadata(ctx, client, bundle.Name, inventory)
+	if err != nil {
+		return err
+	}
+	a.live.mu.Lock()
+	defer a.live.mu.Unlock()
+	for _, ref := range inventory {
+		if seen, ok := there[ref.ID()]; ok {
+			e := a.live.entry(ref, bundle.Name)
+			e.expected, e.print = seen.print, seen.print
+		}
+	}
+	return nil
 }
 
 // Watched says whether a watch keeps the kind's objects up to date from now on.

@@ -18,31 +18,57 @@ var namespaces = Mapping{
 
 func namespaceRef(name string) Ref { return Ref{APIVersion: "v1", Kind: "Namespace", Name: name} }
 
-// firstNamespace creates the bundle's namespace when objects go there and none of the bundle's did before. It returns
-// the namespace when it is the bundle's own: created now, or by an earlier apply. A bundle with a service account gets
-// none: the account lives in it already.
-func (r *run) firstNamespace(ctx context.Context, objects []*unstructured.Unstructured) (*Ref, bool, error) {
+// ownNamespace is the namespace that the bundle needs and doesn't bring itself; none when it certainly is there
+// without the bundle. A bundle with a service account gets none: the account lives in it already.
+func (r *run) ownNamespace(objects []*unstructured.Unstructured) Inventory {
 	name := r.bundle.namespace()
 	ref := namespaceRef(name)
 	used := false
 	for _, object := range objects {
 		if RefOf(object).ID() == ref.ID() {
-			return nil, false, nil // the bundle brings it itself
+			return nil
 		}
 		used = used || object.GetNamespace() == name
 	}
+	before := slices.ContainsFunc(r.bundle.Previous, func(ref Ref) bool { return ref.Namespace == name })
 	switch {
 	case r.bundle.Previous.Has(ref):
-		return &ref, false, nil
-	case !used, name == "default", r.bundle.Options.ServiceAccount != "",
-		slices.ContainsFunc(r.bundle.Previous, func(ref Ref) bool { return ref.Namespace == name }):
-		return nil, false, nil
+		return Inventory{ref}
+	case !used, before, name == "default", r.bundle.Options.ServiceAccount != "":
+		return nil
 	}
-	created, err := r.createNamespace(ctx, name)
+	return Inventory{ref}
+}
+
+// firstNamespace creates the bundle's namespace when it may be absent. It returns the namespace when it is the
+// bundle's own: created now, or by an earlier apply.
+func (r *run) firstNamespace(ctx context.Context, objects []*unstructured.Unstructured) (Inventory, []Change, error) {
+	own := r.ownNamespace(objects)
+	if len(own) == 0 || r.bundle.Previous.Has(own[0]) {
+		return own, nil, nil
+	}
+	created, err := r.createNamespace(ctx, own[0].Name)
 	if err != nil || !created {
-		return nil, false, err
+		return nil, nil, err
 	}
-	return &ref, true, nil
+	return own, []Change{{Object: own[0], Action: Created}}, nil
+}
+
+// Namespace creates the bundle's namespace when it is absent, for those who bring objects by other means. It returns
+// the namespace when it is the bundle's own.
+func (a *Applier) Namespace(ctx context.Context, bundle Bundle) (Inventory, []Change, error) {
+	client, err := a.client(bundle)
+	if err != nil {
+		return nil, nil, &Error{Bundle: bundle.Name, Err: err}
+	}
+	run := &run{Applier: a, client: client, bundle: bundle}
+	resident := &unstructured.Unstructured{Object: map[string]any{}}
+	resident.SetNamespace(bundle.namespace())
+	own, changes, err := run.firstNamespace(ctx, []*unstructured.Unstructured{resident})
+	if err != nil {
+		return nil, nil, &Error{Bundle: bundle.Name, Object: namespaceRef(bundle.namespace()), Err: err}
+	}
+	return own, changes, nil
 }
 
 // createNamespace makes the namespace, labelled as the bundle's; created is false when it is there already.

@@ -120,7 +120,7 @@ func judge(ref Ref, live seen, present bool, bundle string, rules v1alpha1.Prune
 	switch {
 	case rules.Enabled != nil && !*rules.Enabled:
 		return verdict{action: Skipped, err: ErrKept}
-	case slices.ContainsFunc(rules.Keep, func(rule v1alpha1.KeepRule) bool { return keeps(rule, ref) }):
+	case Keeps(rules, ref):
 		return verdict{action: Skipped, err: ErrKept}
 	case !present:
 		return verdict{action: Deleted}
@@ -141,8 +141,11 @@ func hangs(live seen) error {
 		live.deleting.UTC().Format(time.RFC3339), live.finalizers)
 }
 
-func keeps(rule v1alpha1.KeepRule, ref Ref) bool {
-	return matches(rule.APIVersion, ref.APIVersion) && matches(rule.Kind, ref.Kind) && matches(rule.Name, ref.Name)
+// Keeps says whether a rule keeps the object from being pruned.
+func Keeps(rules v1alpha1.Prune, ref Ref) bool {
+	return slices.ContainsFunc(rules.Keep, func(rule v1alpha1.KeepRule) bool {
+		return matches(rule.APIVersion, ref.APIVersion) && matches(rule.Kind, ref.Kind) && matches(rule.Name, ref.Name)
+	})
 }
 
 // prune deletes what left the bundle, last stage first. remaining is what must stay in the inventory.

@@ -1,0 +1,132 @@
+package drift
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"pinnace.dev/pinnace/pkg/agent/apply"
+)
+
+// minWatch is how long the server is asked to keep a watch open, at least. client-go's five minutes would be a request
+// per kind every few minutes from a cluster where nothing happens.
+const minWatch = 4 * time.Hour
+
+// watchKind keeps the table of one kind's objects up to date until ctx is done, with client-go's reflector: it lists,
+// watches, and starts anew with growing pauses when either breaks.
+func (w *Watcher) watchKind(ctx context.Context, mapping apply.Mapping, whole bool) {
+	source := &cache.ListWatch{}
+	var example runtime.Object
+	if whole {
+		client := w.dynamic.Resource(mapping.GroupVersionResource)
+		source.ListWithContextFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			options.LabelSelector = selector.LabelSelector
+			return client.List(ctx, options)
+		}
+		source.WatchFuncWithContext = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			options.LabelSelector = selector.LabelSelector
+			return client.Watch(ctx, options)
+		}
+		object := &unstructured.Unstructured{}
+		object.SetGroupVersionKind(mapping.GroupVersionKind())
+		example = object
+	} else {
+		client := w.metadata.Resource(mapping.GroupVersionResource)
+		source.ListWithContextFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			options.LabelSelector = selector.LabelSelector
+			return client.List(ctx, options)
+		}
+		source.WatchFuncWithContext = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			options.LabelSelector = selector.LabelSelector
+			return client.Watch(ctx, options)
+		}
+		example = &metav1.PartialObjectMetadata{}
+	}
+	silent := logr.Discard()
+	reflector := cache.NewReflectorWithOptions(source, example, &sink{watcher: w, mapping: mapping, whole: whole},
+		cache.ReflectorOptions{Logger: &silent, Name: mapping.Resource, MinWatchTimeout: minWatch})
+	reflector.RunWithContext(ctx)
+}
+
+// sink is where a reflector puts objects: it looks at them and keeps none.
+type sink struct {
+	watcher *Watcher
+	mapping apply.Mapping
+	whole   bool
+}
+
+var _ cache.ReflectorStore = (*sink)(nil)
+
+func (s *sink) Add(object any) error { return s.Update(object) }
+
+func (s *sink) Update(object any) error {
+	one, err := s.object(object)
+	if err == nil {
+		s.watcher.note(s.watcher.applier.Observe(one, s.whole))
+	}
+	return err
+}
+
+func (s *sink) Delete(object any) error {
+	one, err := s.object(object)
+	if err == nil {
+		s.vanished(apply.RefOf(one))
+	}
+	return err
+}
+
+func (s *sink) vanished(ref apply.Ref) {
+	if seen, ok := s.watcher.applier.Vanished(ref); ok {
+		s.watcher.note(seen)
+	}
+}
+
+// Replace is told all objects: after the start, and after a watch broke for long.
+func (s *sink) Replace(objects []any, _ string) error {
+	kind := s.mapping.GroupVersionKind().GroupKind()
+	known := s.watcher.applier.Known(kind)
+	there := make(map[apply.ID]bool, len(objects))
+	for _, object := range objects {
+		one, err := s.object(object)
+		if err != nil {
+			return err
+		}
+		there[apply.RefOf(one).ID()] = true
+		if err := s.Update(one); err != nil {
+			return err
+		}
+	}
+	for _, ref := range known {
+		if !there[ref.ID()] {
+			s.vanished(ref)
+		}
+	}
+	s.watcher.applier.Watched(kind, true)
+	return nil
+}
+
+func (s *sink) Resync() error { return nil }
+
+// object turns what a client decoded into the one form that the table takes. Metadata comes without its kind.
+func (s *sink) object(from any) (*unstructured.Unstructured, error) {
+	switch from := from.(type) {
+	case *unstructured.Unstructured:
+		return from, nil
+	case *metav1.PartialObjectMetadata:
+		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(from)
+		if err != nil {
+			return nil, fmt.Errorf("watch %s: %w", s.mapping.Resource, err)
+		}
+		object := &unstructured.Unstructured{Object: fields}
+		object.SetGroupVersionKind(s.mapping.GroupVersionKind())
+		return object, nil
+	}
+	return nil, fmt.Errorf("watch %s: unexpected %T", s.mapping.Resource, from)
+}
