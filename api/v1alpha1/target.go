@@ -75,13 +75,16 @@ type IndexSource struct {
 	Commit     string `json:"commit,omitempty"`
 }
 
-// IndexBundle is one variant of a bundle. Key is the hash of its render inputs, so that an unchanged variant need not
-// be rendered again.
+// IndexBundle is one variant of a bundle.
 type IndexBundle struct {
-	Name   string `json:"name"`
-	Digest string `json:"digest"`
+	Name string `json:"name"`
+	// Key is the hash of the render inputs: a variant with the same key need not be rendered again.
+	Key         string `json:"key"`
+	Digest      string `json:"digest"`
+	LayerDigest string `json:"layerDigest"`
+	Method      Method `json:"method"`
+	Source      string `json:"source"`
 	// Commit is the source's when the digest was first published.
-	Source string `json:"source"`
 	Commit string `json:"commit,omitempty"`
 }
 

@@ -1,0 +1,181 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler"
+	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/target"
+)
+
+// variant is one artifact of a bundle, shared by the clusters whose assignments render the same bytes.
+type variant struct {
+	found    bundler.Found
+	inputs   bundler.Variant
+	clusters int
+	action   target.Action
+	index    v1alpha1.IndexBundle
+	artifact oci.Artifact // of new ones only
+}
+
+func (v *variant) result() BundleResult {
+	return BundleResult{Name: v.index.Name, Action: v.action, Digest: v.index.Digest, Source: v.index.Source, Clusters: v.clusters}
+}
+
+// variants are keyed by what renders: bundle and inputs.
+type variants map[string]*variant
+
+func (v variants) artifact(a target.Assignment) target.Artifact {
+	built := v[variantKey(a)].index
+	return target.Artifact{Digest: built.Digest, LayerDigest: built.LayerDigest, Method: built.Method}
+}
+
+func (v variants) sorted() []*variant {
+	return slices.SortedFunc(maps.Values(v), func(a, b *variant) int {
+		return cmp.Or(strings.Compare(a.index.Name, b.index.Name), strings.Compare(a.index.Digest, b.index.Digest))
+	})
+}
+
+// variantKey tells apart what clusters render: the bytes that differ, and the combination of overrides, so that a
+// chart is tried with each of them.
+func variantKey(a target.Assignment) string {
+	data, err := json.Marshal(struct {
+		Bundle    string
+		Variant   target.Variant
+		Overrides []string
+	}{a.Bundle.Metadata.Name, a.Variant(), a.Overrides})
+	if err != nil {
+		panic(err) // values are JSON types only
+	}
+	return string(data)
+}
+
+// build renders every variant that the last publish didn't have.
+func (p *publisher) build(ctx context.Context, loaded *Loaded, parent v1alpha1.FleetIndex) (variants, error) {
+	known := map[string]v1alpha1.IndexBundle{}
+	for _, bundle := range parent.Bundles {
+		known[bundle.Name+" "+bundle.Key] = bundle
+	}
+	commits := map[string]string{}
+	for _, source := range loaded.Sources {
+		commits[source.Name] = source.Commit
+	}
+
+	all := variants{}
+	for _, plan := range loaded.Plans {
+		for _, assignment := range plan.Selected() {
+			key := variantKey(assignment)
+			if all[key] == nil {
+				all[key] = newVariant(assignment, loaded.found[assignment.Bundle.Metadata.Name])
+			}
+			all[key].clusters++
+		}
+	}
+	list := slices.Collect(maps.Values(all))
+	progress := p.stage("build", len(list))
+	err := p.each(ctx, len(list), func(ctx context.Context, i int) error {
+		v := list[i]
+		key, err := bundler.Key(v.found, v.inputs)
+		if err != nil {
+			return err
+		}
+		if before, ok := known[v.index.Name+" "+key]; ok {
+			v.index, v.action = before, target.Unchanged
+		} else if err := v.build(ctx, key, commits[v.index.Source], parent); err != nil {
+			return err
+		}
+		progress(v.index.Name, v.action)
+		return nil
+	})
+	return all, err
+}
+
+func newVariant(a target.Assignment, found bundler.Found) *variant {
+	return &variant{
+		found:  found,
+		inputs: bundler.Variant{HelmValues: a.Values, Kustomize: a.Kustomize, Namespace: a.Namespace},
+		index:  v1alpha1.IndexBundle{Name: a.Bundle.Metadata.Name, Source: a.Bundle.Source.Name},
+	}
+}
+
+func (v *variant) build(ctx context.Context, key, commit string, parent v1alpha1.FleetIndex) error {
+	built, err := bundler.Build(ctx, v.found, v.inputs)
+	if err != nil {
+		return err
+	}
+	v.artifact = built.Artifact()
+	v.index.Key = key
+	v.index.Digest = v.artifact.Descriptor().Digest.String()
+	v.index.LayerDigest = v.artifact.Layers[0].Descriptor().Digest.String()
+	v.index.Method = built.Config.Method
+	v.index.Commit = commit
+	v.action = target.Created
+	for _, before := range parent.Bundles {
+		if before.Name != v.index.Name {
+			continue
+		}
+		v.action = target.Changed
+		if before.Digest == v.index.Digest {
+			// Other inputs, same bytes: nothing is pushed, and the commit that first made them stays.
+			v.index.Commit, v.action = before.Commit, target.Unchanged
+			break
+		}
+	}
+	return nil
+}
+
+// pushBundles stores and signs what is new, under the tag that keeps it from garbage collection.
+func (p *publisher) pushBundles(ctx context.Context, all variants) error {
+	pushed := map[string]*variant{}
+	for _, v := range all {
+		if v.action != target.Unchanged {
+			pushed[v.index.Name+"@"+v.index.Digest] = v
+		}
+	}
+	list := slices.Collect(maps.Values(pushed))
+	progress := p.stage("push", len(list))
+	return p.each(ctx, len(list), func(ctx context.Context, i int) error {
+		v := list[i]
+		repo, err := p.registry.Repository(v1alpha1.BundleRepository(v.index.Name))
+		if err != nil {
+			return err
+		}
+		desc, _, err := oci.Push(ctx, repo, v.artifact, contentTag(v.index.Digest))
+		if err != nil {
+			return fmt.Errorf("bundle %q: %w", v.index.Name, err)
+		}
+		if _, err := p.Signer.Sign(ctx, repo, desc); err != nil {
+			return fmt.Errorf("bundle %q: %w", v.index.Name, err)
+		}
+		progress(v.index.Name, v.action)
+		return nil
+	})
+}
+
+// contentTag is sha-<12 hex> of the content.
+func contentTag(digest string) string {
+	_, hex, _ := strings.Cut(digest, ":")
+	return "sha-" + hex[:12]
+}
+
+// stage returns a function that reports one finished thing of a stage.
+func (p *publisher) stage(stage string, all int) func(subject string, action target.Action) {
+	var mu sync.Mutex
+	done := 0
+	return func(subject string, action target.Action) {
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		if p.Progress != nil {
+			p.Progress(Event{Stage: stage, Subject: subject, Action: action, Done: done, All: all})
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"pinnace.dev/pinnace/api/document"
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler"
+	"pinnace.dev/pinnace/pkg/bundler/source"
+	"pinnace.dev/pinnace/pkg/target"
+)
+
+// FleetFile is the document at the root of a fleet repository.
+const FleetFile = "pinnace.yaml"
+
+// maxSourcesAtOnce bounds how many repositories are read at the same time.
+const maxSourcesAtOnce = 8
+
+// LoadOptions say which fleet is read.
+type LoadOptions struct {
+	// Fleet is a folder or a Git URL; Ref chooses the URL's revision.
+	Fleet string
+	Ref   v1alpha1.GitRef
+	// CacheDir keeps checkouts.
+	CacheDir string
+	Auth     source.Auth
+}
+
+// Loaded is a fleet as read: checked, and planned for every cluster.
+type Loaded struct {
+	Fleet   *target.Fleet
+	Plans   []target.ClusterPlan
+	Sources []v1alpha1.IndexSource
+
+	found map[string]bundler.Found // by bundle
+}
+
+// Load reads a fleet repository, its sources and their bundles, and plans every cluster. All findings are returned at
+// once, each with its file and line.
+func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
+	from := source.Options{CacheDir: opts.CacheDir, Auth: opts.Auth}
+	tree, err := source.Fleet(ctx, opts.Fleet, opts.Ref, from)
+	if err != nil {
+		return nil, err
+	}
+	from.Fleet = tree
+	root, err := os.OpenRoot(tree.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	fleet, err := readFleet(root.FS(), opts.Fleet)
+	if err != nil {
+		return nil, err
+	}
+	loaded := &Loaded{found: map[string]bundler.Found{}}
+	if err := loaded.readSources(ctx, fleet, from); err != nil {
+		return nil, err
+	}
+	if loaded.Fleet, err = target.New(*fleet); err != nil {
+		return nil, err
+	}
+	loaded.Plans, err = loaded.Fleet.Plan()
+	return loaded, err
+}
+
+// readFleet decodes pinnace.yaml and the inventory. location speaks to people.
+func readFleet(fsys fs.FS, location string) (*target.Fleet, error) {
+	data, err := readFile(fsys, FleetFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("fleet %s: there is no %s in it; name a fleet repository, or make one with pinnace init", location, FleetFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fleet %s: %w", location, err)
+	}
+	spec, doc, err := document.Decode[v1alpha1.Fleet](FleetFile, data, v1alpha1.KindFleet)
+	if err != nil {
+		return nil, err
+	}
+	fleet := &target.Fleet{Name: spec.Metadata.Name, Spec: spec.Spec}
+	errs := checkFleet(spec, doc)
+	for i, folder := range spec.Spec.Inventory {
+		place := fmt.Sprintf("spec.inventory[%d]", i)
+		if !filepath.IsLocal(folder) {
+			errs = append(errs, doc.Errorf(place, "%q leaves the repository", folder))
+			continue
+		}
+		err := readInventory(fsys, path.Clean(filepath.ToSlash(folder)), fleet)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = doc.Errorf(place, "there is no folder %q", folder)
+		}
+		errs = append(errs, err)
+	}
+	return fleet, errors.Join(errs...)
+}
+
+func checkFleet(fleet v1alpha1.Fleet, doc document.Document) []error {
+	var errs []error
+	if fleet.Metadata.Name == "" {
+		errs = append(errs, doc.Errorf("metadata.name", "the fleet has no name; agents check it"))
+	}
+	if len(fleet.Spec.Inventory) == 0 {
+		errs = append(errs, doc.Errorf("spec.inventory", "no folder with Cluster documents is named; add one, such as clusters/"))
+	}
+	if len(fleet.Spec.Sources) == 0 {
+		errs = append(errs, doc.Errorf("spec.sources", "no source is named; add one with a name, and paths such as bundles/*"))
+	}
+	seen := map[string]bool{}
+	for i, source := range fleet.Spec.Sources {
+		place := fmt.Sprintf("spec.sources[%d]", i)
+		switch {
+		case source.Name == "":
+			errs = append(errs, doc.Errorf(place, "the source has no name"))
+		case seen[source.Name]:
+			errs = append(errs, doc.Errorf(place+".name", "duplicate source %q; rename one", source.Name))
+		}
+		seen[source.Name] = true
+	}
+	return errs
+}
+
+// readInventory adds the Cluster and ClusterGroup documents below a folder.
+func readInventory(fsys fs.FS, folder string, fleet *target.Fleet) error {
+	var errs []error
+	err := fs.WalkDir(fsys, folder, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !slices.Contains([]string{".yaml", ".yml"}, path.Ext(name)) {
+			return err
+		}
+		data, err := readFile(fsys, name)
+		if err != nil {
+			return err
+		}
+		docs, err := document.Read(name, data)
+		if err != nil {
+			errs = append(errs, err)
+			return nil
+		}
+		for _, doc := range docs {
+			errs = append(errs, addToInventory(doc, fleet))
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+func addToInventory(doc document.Document, fleet *target.Fleet) error {
+	if doc.APIVersion != v1alpha1.APIVersion {
+		return doc.Errorf("apiVersion", "apiVersion %q in the inventory, want %s", doc.APIVersion, v1alpha1.APIVersion)
+	}
+	switch doc.Kind {
+	case v1alpha1.KindCluster:
+		cluster := target.Cluster{Document: doc}
+		if err := doc.Decode(&cluster.Cluster); err != nil {
+			return err
+		}
+		fleet.Clusters = append(fleet.Clusters, cluster)
+		return checkName(doc, cluster.Metadata.Name)
+	case v1alpha1.KindClusterGroup:
+		group := target.Group{Document: doc}
+		if err := doc.Decode(&group.ClusterGroup); err != nil {
+			return err
+		}
+		fleet.Groups = append(fleet.Groups, group)
+		return checkName(doc, group.Metadata.Name)
+	}
+	return doc.Errorf("kind", "kind %q in the inventory, want %s or %s", doc.Kind, v1alpha1.KindCluster, v1alpha1.KindClusterGroup)
+}
+
+func checkName(doc document.Document, name string) error {
+	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+		return doc.Errorf("metadata.name", "name %q: %s", name, problems[0])
+	}
+	return nil
+}
+
+func readFile(fsys fs.FS, name string) ([]byte, error) {
+	file, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	return io.ReadAll(io.LimitReader(file, document.MaxBytes+1)) // document refuses what is larger
+}
+
+// readSources checks all sources out and discovers their bundles.
+func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from source.Options) error {
+	sources := fleet.Spec.Sources
+	found := make([][]bundler.Found, len(sources))
+	l.Sources = make([]v1alpha1.IndexSource, len(sources))
+	errs := make([]error, len(sources))
+	var group errgroup.Group
+	group.SetLimit(maxSourcesAtOnce)
+	for i, src := range sources {
+		group.Go(func() error {
+			tree, err := source.Checkout(ctx, src, from)
+			if err != nil {
+				errs[i] = err
+				return nil
+			}
+			l.Sources[i] = v1alpha1.IndexSource{Name: src.Name, Repository: tree.Repository, Commit: tree.Commit}
+			found[i], errs[i] = bundler.Discover(ctx, tree, src)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for i, src := range sources {
+		for _, item := range found[i] {
+			bundle := target.Bundle{
+				Bundle: item.Bundle, Source: item.Source, Restrict: src.Restrict,
+				Targets: item.Bundle.Spec.Targets, Document: item.Document,
+			}
+			if len(bundle.Targets) == 0 {
+				bundle.Targets = src.Targets
+			}
+			fleet.Bundles = append(fleet.Bundles, bundle)
+			l.found[item.Bundle.Metadata.Name] = item
+		}
+	}
+	return nil
+}

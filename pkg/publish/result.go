@@ -1,0 +1,74 @@
+package publish
+
+import (
+	"fmt"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/target"
+)
+
+// Result says what a publish did to each bundle and each target.
+type Result struct {
+	Fleet    string `json:"fleet"`
+	Registry string `json:"registry"`
+	// Publication is the fleet index's number, and Digest its digest; those of the last publish when nothing changed.
+	Publication int64                  `json:"publication"`
+	Digest      string                 `json:"digest,omitempty"`
+	DryRun      bool                   `json:"dryRun,omitempty"`
+	Sources     []v1alpha1.IndexSource `json:"sources"`
+	Bundles     []BundleResult         `json:"bundles"`
+	Targets     []TargetResult         `json:"targets"`
+}
+
+// BundleResult is one variant of a bundle.
+type BundleResult struct {
+	Name   string        `json:"name"`
+	Action target.Action `json:"action"`
+	Digest string        `json:"digest"`
+	Source string        `json:"source"`
+	// Clusters is how many get this variant.
+	Clusters int `json:"clusters"`
+}
+
+// TargetResult is one cluster's target.
+type TargetResult struct {
+	Cluster    string        `json:"cluster"`
+	Action     target.Action `json:"action"`
+	Generation int64         `json:"generation"`
+	Digest     string        `json:"digest,omitempty"`
+	Bundles    int           `json:"bundles"`
+	Reason     string        `json:"reason,omitempty"`
+}
+
+// Changed reports whether anything was, or with DryRun would be, published.
+func (r Result) Changed() bool {
+	for _, t := range r.Targets {
+		if t.Action != target.Unchanged {
+			return true
+		}
+	}
+	return false
+}
+
+// Event is one step of a publish, for progress.
+type Event struct {
+	// Stage is checkout, build, push, target or finish.
+	Stage string
+	// Subject is a bundle or a cluster.
+	Subject string
+	Action  target.Action
+	// Done of All things of the stage are done.
+	Done, All int
+}
+
+// RefusedError lists the targets that [target.Issue] refused. Nothing was published.
+type RefusedError struct{ Targets []TargetResult }
+
+func (e *RefusedError) Error() string {
+	first := e.Targets[0]
+	text := fmt.Sprintf("nothing was published: cluster %s %s", first.Cluster, first.Reason)
+	if more := len(e.Targets) - 1; more > 0 {
+		text += fmt.Sprintf(" (and %d more clusters)", more)
+	}
+	return text
+}
