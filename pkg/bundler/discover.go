@@ -1,0 +1,216 @@
+package bundler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"pinnace.dev/pinnace/api/document"
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/render"
+	"pinnace.dev/pinnace/pkg/bundler/source"
+)
+
+const chartFile = "Chart.yaml"
+
+// Discover finds the bundles below a source's paths, sorted by path. All findings are returned at once.
+func Discover(ctx context.Context, tree source.Tree, src v1alpha1.Source) ([]Found, error) {
+	root, err := os.OpenRoot(tree.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("source %q: %w", src.Name, err)
+	}
+	defer root.Close()
+	if len(src.Paths) == 0 {
+		return nil, fmt.Errorf("source %q: names no paths; add one, such as bundles/*", src.Name)
+	}
+	d := discovery{tree: tree, src: src, fsys: root.FS(), kinds: map[string]bool{}}
+	var folders []string
+	var findings []error
+	for _, glob := range src.Paths {
+		matched, err := d.match(glob)
+		if err != nil {
+			findings = append(findings, fmt.Errorf("source %q: path %q %w", src.Name, glob, err))
+		}
+		folders = append(folders, matched...)
+	}
+	slices.Sort(folders)
+	var found []Found
+	for _, folder := range outermost(slices.Compact(folders)) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		bundle, err := d.read(folder)
+		if err != nil {
+			findings = append(findings, fmt.Errorf("source %q: %w", src.Name, err))
+			continue
+		}
+		found = append(found, bundle)
+	}
+	return found, errors.Join(findings...)
+}
+
+// outermost leaves out folders below others. Folders are sorted, so that a/b comes behind a, maybe not at once.
+func outermost(folders []string) []string {
+	var kept []string
+	for _, folder := range folders {
+		inside := slices.ContainsFunc(kept, func(outer string) bool {
+			return outer == "." || strings.HasPrefix(folder, outer+"/")
+		})
+		if !inside {
+			kept = append(kept, folder)
+		}
+	}
+	return kept
+}
+
+type discovery struct {
+	tree source.Tree
+	src  v1alpha1.Source
+	fsys fs.FS
+	// kinds remembers which folders are bundles.
+	kinds map[string]bool
+}
+
+// match returns the folders that a glob names and that are bundles.
+func (d *discovery) match(glob string) ([]string, error) {
+	clean := path.Clean(filepath.ToSlash(glob))
+	if !doublestar.ValidatePattern(clean) {
+		return nil, errors.New("is no valid glob")
+	}
+	if path.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
+		return nil, errors.New("leads out of the source; paths are relative to its root")
+	}
+	matched, err := doublestar.Glob(d.fsys, clean)
+	if err != nil {
+		return nil, err
+	}
+	var folders []string
+	for _, name := range matched {
+		info, err := fs.Stat(d.fsys, name)
+		if err != nil || !info.IsDir() || hidden(name) && !hidden(clean) {
+			continue
+		}
+		isBundle, known := d.kinds[name]
+		if !known {
+			isBundle = d.isBundle(name)
+			d.kinds[name] = isBundle
+		}
+		if isBundle {
+			folders = append(folders, name)
+		}
+	}
+	switch {
+	case len(matched) == 0:
+		return nil, errors.New("matches nothing; correct it, or push the folders that it should match")
+	case len(folders) == 0:
+		return nil, errors.New("matches no folder with a pinnace.yaml, Chart.yaml, kustomization.yaml or manifests")
+	}
+	return folders, nil
+}
+
+func hidden(name string) bool {
+	return strings.Contains(name, "/.") || strings.HasPrefix(name, ".") && name != "."
+}
+
+// isBundle looks at the files of the folder itself only, so that a folder of bundles is none.
+func (d *discovery) isBundle(folder string) bool {
+	if description, err := fs.ReadFile(d.fsys, path.Join(folder, render.BundleFile)); err == nil {
+		// The fleet repository's own pinnace.yaml describes the fleet. What cannot be read is reported later.
+		documents, err := document.Read(render.BundleFile, description)
+		if err == nil && len(documents) > 0 && documents[0].Kind == v1alpha1.KindFleet {
+			return false
+		}
+		return true
+	}
+	entries, err := fs.ReadDir(d.fsys, folder)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
+		name := entry.Name()
+		return !entry.IsDir() && !strings.HasPrefix(name, ".") &&
+			(slices.Contains(render.KustomizationFiles, name) || slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(name)))
+	})
+}
+
+// read decodes, completes and checks one bundle.
+func (d *discovery) read(folder string) (Found, error) {
+	found := Found{
+		Root: d.tree.Dir, Dir: filepath.Join(d.tree.Dir, filepath.FromSlash(folder)), Commit: d.tree.Commit,
+		Source: v1alpha1.SourceIdentity{Name: d.src.Name, Repository: d.tree.Repository, Path: folder},
+	}
+	file := path.Join(folder, render.BundleFile)
+	description, err := found.folder().File(render.BundleFile)
+	switch {
+	case err == nil:
+		found.Bundle, found.Document, err = document.Decode[v1alpha1.Bundle](file, description, v1alpha1.KindBundle)
+		if err != nil {
+			return Found{}, err
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		found.Bundle.TypeMeta = v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindBundle}
+		found.Document = document.Document{File: folder}
+	default:
+		return Found{}, err
+	}
+	if found.Bundle.Metadata.Name == "" {
+		found.Bundle.Metadata.Name = d.defaultName(folder)
+	}
+	name := found.Bundle.Metadata.Name
+	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+		return Found{}, found.Document.Errorf("metadata.name", "%q is no name for a bundle: %s; set metadata.name in %s", name, problems[0], file)
+	}
+	if len(found.Bundle.Spec.Targets) == 0 {
+		found.Bundle.Spec.Targets = slices.Clone(d.src.Targets)
+	}
+	if err := found.complete(); err != nil {
+		return Found{}, err
+	}
+	return found, found.validate()
+}
+
+func (d *discovery) defaultName(folder string) string {
+	if folder == "." {
+		return d.src.Name
+	}
+	return path.Base(folder)
+}
+
+// complete chooses the renderer by what the folder holds, sets defaults and merges the values files.
+func (f *Found) complete() error {
+	spec := &f.Bundle.Spec
+	if spec.Helm == nil && spec.Kustomize == nil && spec.Manifests == nil {
+		switch {
+		case f.has(chartFile):
+			spec.Helm = &v1alpha1.Helm{}
+		case slices.ContainsFunc(render.KustomizationFiles, f.has):
+			spec.Kustomize = &v1alpha1.Kustomize{}
+		default:
+			spec.Manifests = &v1alpha1.Manifests{}
+		}
+	}
+	if spec.Helm == nil {
+		return nil
+	}
+	if spec.Helm.Install == "" {
+		spec.Helm.Install = v1alpha1.InstallRelease
+	}
+	if spec.Helm.ReleaseName == "" {
+		spec.Helm.ReleaseName = f.Bundle.Metadata.Name
+	}
+	return f.mergeValuesFiles()
+}
+
+func (f *Found) has(name string) bool {
+	_, err := f.folder().File(name)
+	return err == nil
+}

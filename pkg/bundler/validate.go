@@ -1,0 +1,201 @@
+package bundler
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/render"
+)
+
+// maxReleaseName is Helm's: the name ends up in labels, with suffixes.
+const maxReleaseName = 53
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// check collects findings, each at its place in the bundle's file.
+type check struct {
+	found    Found
+	findings []error
+}
+
+func (c *check) report(path, format string, args ...any) {
+	c.findings = append(c.findings, c.found.Document.Errorf(path, format, args...))
+}
+
+// validate finds what the types allow but makes no sense. All findings are returned at once.
+func (f Found) validate() error {
+	c := &check{found: f}
+	spec := f.Bundle.Spec
+	if spec.Namespace != "" {
+		if problems := validation.IsDNS1123Label(spec.Namespace); len(problems) > 0 {
+			c.report("spec.namespace", "%q is no name for a namespace: %s", spec.Namespace, problems[0])
+		}
+	}
+	var set []string
+	for name, is := range map[string]bool{"helm": spec.Helm != nil, "kustomize": spec.Kustomize != nil, "manifests": spec.Manifests != nil} {
+		if is {
+			set = append(set, name)
+		}
+	}
+	if len(set) > 1 {
+		slices.Sort(set)
+		c.report("spec."+set[1], "a bundle is one of helm, kustomize and manifests, not %s; remove all but one", strings.Join(set, " and "))
+	}
+	c.helm(spec.Helm)
+	c.kustomize("spec.kustomize.path", spec.Kustomize)
+	c.manifests(spec.Manifests)
+	c.variables("spec.variables", spec.Variables)
+	c.dependencies(spec.DependsOn)
+	c.overrides(spec)
+	c.options(spec.DeployOptions)
+	return errors.Join(c.findings...)
+}
+
+func (c *check) helm(helm *v1alpha1.Helm) {
+	if helm == nil {
+		return
+	}
+	if helm.Install != v1alpha1.InstallRelease && helm.Install != v1alpha1.InstallApply {
+		c.report("spec.helm.install", "unknown %q; use %s or %s", helm.Install, v1alpha1.InstallRelease, v1alpha1.InstallApply)
+	}
+	if problems := validation.IsDNS1123Subdomain(helm.ReleaseName); len(problems) > 0 {
+		c.report("spec.helm.releaseName", "%q is no name for a release: %s", helm.ReleaseName, problems[0])
+	} else if len(helm.ReleaseName) > maxReleaseName {
+		c.report("spec.helm.releaseName", "%q has more than %d characters; set a shorter spec.helm.releaseName", helm.ReleaseName, maxReleaseName)
+	}
+	if chart, err := c.found.folder().Below(helm.Chart); err != nil {
+		c.report("spec.helm.chart", "%v", err)
+	} else if _, err := chart.File(chartFile); err != nil {
+		c.report("spec.helm.chart", "there is no %s/%s; only charts inside of the source are packed", chart.Path, chartFile)
+	}
+	for i, from := range helm.ValuesFrom {
+		place := fmt.Sprintf("spec.helm.valuesFrom[%d]", i)
+		reference := from.SecretKeyRef
+		if reference == nil {
+			reference = from.ConfigMapKeyRef
+		}
+		switch {
+		case (from.SecretKeyRef == nil) == (from.ConfigMapKeyRef == nil):
+			c.report(place, "set exactly one of secretKeyRef and configMapKeyRef")
+		case reference.Name == "":
+			c.report(place, "the reference has no name")
+		}
+	}
+	if helm.Install == v1alpha1.InstallApply && len(helm.ValuesFrom) > 0 {
+		c.report("spec.helm.valuesFrom", "is read on the cluster, but install: apply renders before; use install: release")
+	}
+}
+
+func (c *check) kustomize(place string, kustomize *v1alpha1.Kustomize) {
+	if kustomize == nil {
+		return
+	}
+	folder, err := c.found.folder().Below(kustomize.Path)
+	if err != nil {
+		c.report(place, "%v", err)
+		return
+	}
+	if !slices.ContainsFunc(render.KustomizationFiles, func(name string) bool { _, err := folder.File(name); return err == nil }) {
+		c.report(place, "there is no kustomization.yaml in %s", folder.Path)
+	}
+}
+
+func (c *check) manifests(manifests *v1alpha1.Manifests) {
+	if manifests == nil {
+		return
+	}
+	for field, globs := range map[string][]string{"include": manifests.Include, "exclude": manifests.Exclude} {
+		for i, glob := range globs {
+			if !doublestar.ValidatePattern(glob) {
+				c.report(fmt.Sprintf("spec.manifests.%s[%d]", field, i), "%q is no valid glob", glob)
+			}
+		}
+	}
+}
+
+func (c *check) variables(place string, variables map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		if !variableName.MatchString(name) {
+			c.report(place+"["+name+"]", "%q is no name for a variable; use letters, digits and _", name)
+		}
+	}
+	if len(variables) > 0 && c.found.Method() == v1alpha1.MethodRelease {
+		c.report(place, "variables are replaced in manifests, not in Helm releases; use values, or spec.helm.install: apply")
+	}
+}
+
+func (c *check) dependencies(dependencies []v1alpha1.Dependency) {
+	for i, dependency := range dependencies {
+		place := fmt.Sprintf("spec.dependsOn[%d]", i)
+		switch {
+		case dependency.Bundle == "" && dependency.Selector == nil:
+			c.report(place, "names nothing; set bundle or selector")
+		case dependency.Bundle != "" && dependency.Selector != nil:
+			c.report(place, "sets bundle and selector; keep one")
+		case dependency.Bundle == c.found.Bundle.Metadata.Name:
+			c.report(place, "the bundle depends on itself")
+		}
+	}
+}
+
+func (c *check) overrides(spec v1alpha1.BundleSpec) {
+	switch spec.OverrideMode {
+	case "", v1alpha1.OverrideMerge, v1alpha1.OverrideFirst:
+	default:
+		c.report("spec.overrideMode", "unknown mode %q; use %s or %s", spec.OverrideMode, v1alpha1.OverrideMerge, v1alpha1.OverrideFirst)
+	}
+	for i, override := range spec.Overrides {
+		place := fmt.Sprintf("spec.overrides[%d]", i)
+		if override.Values != nil && spec.Helm == nil {
+			c.report(place+".values", "values are for Helm charts, and this bundle is none; use variables")
+		}
+		if override.Kustomize != nil && spec.Kustomize == nil {
+			c.report(place+".kustomize", "this bundle is no kustomization; set spec.kustomize.path too")
+		}
+		if spec.Kustomize != nil {
+			c.kustomize(place+".kustomize.path", override.Kustomize)
+		}
+		if override.Namespace != "" {
+			if problems := validation.IsDNS1123Label(override.Namespace); len(problems) > 0 {
+				c.report(place+".namespace", "%q is no name for a namespace: %s", override.Namespace, problems[0])
+			}
+		}
+		c.variables(place+".variables", override.Variables)
+	}
+}
+
+func (c *check) options(options v1alpha1.DeployOptions) {
+	switch options.Drift.Mode {
+	case "", v1alpha1.DriftCorrect, v1alpha1.DriftWarn, v1alpha1.DriftOff:
+	default:
+		c.report("spec.drift.mode", "unknown mode %q; use %s, %s or %s", options.Drift.Mode,
+			v1alpha1.DriftCorrect, v1alpha1.DriftWarn, v1alpha1.DriftOff)
+	}
+	for i, ignored := range options.Drift.Ignore {
+		place := fmt.Sprintf("spec.drift.ignore[%d].jsonPointers", i)
+		if len(ignored.JSONPointers) == 0 {
+			c.report(place, "names no field; add one, such as /spec/replicas")
+		}
+		for _, pointer := range ignored.JSONPointers {
+			if !strings.HasPrefix(pointer, "/") {
+				c.report(place, "%q is no JSON pointer; write it like /spec/replicas", pointer)
+			}
+		}
+	}
+	for i, health := range options.Health.Checks {
+		if health.APIVersion == "" || health.Kind == "" || health.Ready == "" {
+			c.report(fmt.Sprintf("spec.health.checks[%d]", i), "needs apiVersion, kind and ready")
+		}
+	}
+	if options.Health.Timeout.Duration < 0 {
+		c.report("spec.health.timeout", "is negative")
+	}
+}

@@ -1,0 +1,71 @@
+package bundler
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"strings"
+
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/yaml"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+)
+
+// mergeValuesFiles puts the files' values, each over those before it, under spec.helm.values.
+func (f *Found) mergeValuesFiles() error {
+	helm := f.Bundle.Spec.Helm
+	merged := v1alpha1.Values{}
+	for i, name := range helm.ValuesFiles {
+		place := fmt.Sprintf("spec.helm.valuesFiles[%d]", i)
+		content, err := f.folder().File(name)
+		if err != nil {
+			return f.Document.Errorf(place, "%v", err)
+		}
+		values := v1alpha1.Values{}
+		data, err := yaml.YAMLToJSONStrict(content)
+		if err == nil {
+			err = utiljson.Unmarshal(data, &values)
+		}
+		if err != nil {
+			return f.Document.Errorf(place, "%s: %v", path.Join(f.Source.Path, name), err)
+		}
+		merged = mergeValues(merged, values)
+	}
+	if len(helm.ValuesFiles) > 0 {
+		helm.Values = mergeValues(merged, helm.Values)
+		helm.ValuesFiles = nil
+	}
+	return nil
+}
+
+// mergeValues returns base with over merged over it as Helm does with its files: maps by key, everything else replaced.
+func mergeValues(base, over map[string]any) map[string]any {
+	out := maps.Clone(base)
+	for key, value := range over {
+		below, isMap := out[key].(map[string]any)
+		above, overIsMap := value.(map[string]any)
+		if isMap && overIsMap {
+			value = mergeValues(below, above)
+		}
+		out[key] = value
+	}
+	return out
+}
+
+// withoutTemplates leaves out what is only known per cluster: strings that hold ${ }.
+func withoutTemplates(values map[string]any) map[string]any {
+	out := map[string]any{}
+	for key, value := range values {
+		switch typed := value.(type) {
+		case string:
+			if strings.Contains(typed, "${") {
+				continue
+			}
+		case map[string]any:
+			value = withoutTemplates(typed)
+		}
+		out[key] = value
+	}
+	return out
+}
