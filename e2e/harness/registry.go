@@ -3,15 +3,11 @@ package harness
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"path/filepath"
 
 	"pinnace.dev/pinnace/e2e/process"
 	"pinnace.dev/pinnace/pkg/oci"
-	"pinnace.dev/pinnace/pkg/oci/registrytest"
 )
 
 // Registry is `pinnace registry serve` on a folder. It may be stopped and started again on the same address.
@@ -72,32 +68,3 @@ func (f *Fleet) Repository(name string) (oci.Repository, error) {
 	}
 	return registry.Repository(name)
 }
-
-// Counted is a proxy before a registry that records requests and can inject faults.
-type Counted struct {
-	*registrytest.Proxy
-	// Addr is host:port, plain HTTP.
-	Addr string
-
-	server *http.Server
-}
-
-// Count puts a recording proxy before the registry, on an address of its own.
-func (r *Registry) Count() (*Counted, error) {
-	port, err := r.site.ports.Reserve()
-	if err != nil {
-		return nil, err
-	}
-	behind := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: r.Addr})
-	c := &Counted{Proxy: registrytest.NewProxy(behind), Addr: fmt.Sprintf("127.0.0.1:%d", port)}
-	c.server = &http.Server{Handler: c.Proxy, ReadHeaderTimeout: Patience}
-	listener, err := net.Listen("tcp", c.Addr)
-	if err != nil {
-		return nil, err
-	}
-	go func() { _ = c.server.Serve(listener) }() // ends with Close
-	return c, nil
-}
-
-// Close ends the proxy.
-func (c *Counted) Close() error { return c.server.Close() }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/registry"
@@ -31,6 +32,7 @@ const (
 
 // Request is what came in.
 type Request struct {
+	At         time.Time // when it came in
 	Method     string
 	Kind       Kind
 	Repository string // full name, with the fleet's prefix
@@ -143,7 +145,7 @@ func (m Match) matches(r Request) bool {
 var endpoint = regexp.MustCompile(`^/v2/(.+)/(manifests|blobs/uploads|blobs|tags|referrers)/(.*)$`)
 
 func parse(r *http.Request) Request {
-	request := Request{Method: r.Method, Kind: KindOther}
+	request := Request{At: time.Now(), Method: r.Method, Kind: KindOther}
 	if r.URL.Path == "/v2/" || r.URL.Path == "/v2" {
 		request.Kind = KindBase
 	}

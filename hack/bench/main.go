@@ -1,0 +1,51 @@
+// Command bench measures Pinnace on this machine: real control plane, registry, Git server, publish and agent. It
+// prints "name value unit" lines; they are figures of one run, to be compared with another run on the same machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"pinnace.dev/pinnace/e2e/harness"
+)
+
+// cluster is the one of the example fleet that is measured.
+const cluster = "factory-01"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	site, err := harness.Start(ctx, harness.Options{Log: os.Stderr})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, site.Close()) }()
+	edge, err := site.NewCluster(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	b := &bench{site: site, edge: edge}
+	for _, measure := range []func(context.Context) error{b.publish, b.idle, b.poll, b.webhook} {
+		if err := measure(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func report(name string, value float64, unit string) {
+	fmt.Printf("%s %.4g %s\n", name, value, unit)
+}
