@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pinnace.dev/pinnace/internal/exitcode"
+	"pinnace.dev/pinnace/pkg/publish"
+	"pinnace.dev/pinnace/pkg/target"
+)
+
+type publishOptions struct {
+	fleet        fleetFlags
+	registry     registryFlags
+	prefix       string
+	key          string
+	passwordFile string
+	allowPrune   bool
+	dryRun       bool
+	jobs         int
+	output       output
+}
+
+type publishResult struct {
+	resultMeta
+	publish.Result
+}
+
+func newPublishCommand(s *session) *cobra.Command {
+	var opts publishOptions
+	cmd := &cobra.Command{
+		Use:   "publish",
+		Short: "Build, sign and push a fleet's bundles and targets",
+		Long: `Read the fleet repository and its sources, build the bundles that changed, sign and push them, and issue a new
+signed target to every cluster for which something changed. What agents look at is moved last: an interrupted
+publish changes nothing for them, and running it again goes on from there. The same input pushes nothing.
+
+A publish that would remove more than half of what a cluster runs is refused without --allow-prune.
+
+Git repositories are read with the credentials of git and ssh, or with PINNACE_GIT_TOKEN and PINNACE_GIT_HOST.`,
+		Example: `  # A fleet repository on disk
+  COSIGN_PASSWORD=… pinnace publish --fleet . --key cosign.key
+
+  # In CI: a Git repository, with the result as data
+  pinnace publish --fleet https://git.example.com/fleet.git --branch main --key cosign.key --password-file password -o json`,
+		Args: arguments(0, 0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runPublish(cmd.Context(), s, opts) },
+	}
+	flags := cmd.Flags()
+	opts.fleet.register(cmd)
+	flags.StringVar(&opts.prefix, "registry", "", "prefix to publish below, instead of the fleet's spec.registry")
+	flags.StringVar(&opts.key, "key", "", "private key to sign with, as pinnace keys generate makes it")
+	flags.StringVar(&opts.passwordFile, "password-file", "", "file with the key's password in its first line; COSIGN_PASSWORD when empty")
+	flags.BoolVar(&opts.allowPrune, "allow-prune", false, "permit removing more than half of what a cluster runs")
+	flags.BoolVar(&opts.dryRun, "dry-run", false, "say what would be published and write nothing")
+	flags.IntVar(&opts.jobs, "jobs", 0, "builds and pushes at the same time; four for each processor when 0")
+	opts.registry.register(cmd)
+	opts.output.register(cmd)
+	return cmd
+}
+
+func runPublish(ctx context.Context, s *session, opts publishOptions) error {
+	if err := opts.output.check(); err != nil {
+		return err
+	}
+	from, err := opts.fleet.options()
+	if err != nil {
+		return err
+	}
+	if opts.key == "" {
+		return usagef("no key to sign with; name one with --key, or make one with: pinnace keys generate")
+	}
+	signer, err := s.signer(opts.key, opts.passwordFile)
+	if err != nil {
+		return err
+	}
+	progress := newProgress(s)
+	result, err := publish.Publish(ctx, publish.Options{
+		LoadOptions: from,
+		Registry:    opts.prefix,
+		OCI:         opts.registry.options(s),
+		Signer:      signer,
+		AllowPrune:  opts.allowPrune,
+		DryRun:      opts.dryRun,
+		Jobs:        opts.jobs,
+		Progress: func(event publish.Event) {
+			progress.step(event.Stage, event.Subject+" "+string(event.Action), event.Done, event.All)
+		},
+	})
+	progress.end()
+	var refused *publish.RefusedError
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	if printed := opts.output.print(s.Out, publishView(result)); printed != nil {
+		return printed
+	}
+	if refused != nil {
+		return exitcode.With(exitcode.Refused, err)
+	}
+	s.publishSummary(result)
+	return nil
+}
+
+func publishView(result publish.Result) view {
+	v := view{
+		data:    publishResult{newResultMeta("PublishResult"), result},
+		columns: columns("NAME", "ACTION", "DIGEST", "DETAIL", "+SOURCE"),
+	}
+	for _, bundle := range result.Bundles {
+		v.rows = append(v.rows, []string{
+			"bundle/" + bundle.Name, string(bundle.Action), shortDigest(bundle.Digest), count(bundle.Clusters, "cluster"), bundle.Source,
+		})
+		v.names = append(v.names, "bundle/"+bundle.Name)
+	}
+	for _, t := range result.Targets {
+		detail := fmt.Sprintf("generation %d, %s", t.Generation, count(t.Bundles, "bundle"))
+		if t.Reason != "" && t.Action != target.Created {
+			detail += ": " + t.Reason
+		}
+		v.rows = append(v.rows, []string{"target/" + t.Cluster, string(t.Action), shortDigest(t.Digest), detail, ""})
+		v.names = append(v.names, "target/"+t.Cluster)
+	}
+	return v
+}
+
+// publishSummary ends a publish: what was done, and what to do next.
+func (s *session) publishSummary(result publish.Result) {
+	bundles, targets := map[target.Action]int{}, map[target.Action]int{}
+	for _, bundle := range result.Bundles {
+		bundles[bundle.Action]++
+	}
+	for _, t := range result.Targets {
+		targets[t.Action]++
+	}
+	done := "published"
+	if result.DryRun {
+		done = "would publish"
+	}
+	if !result.Changed() {
+		done = "nothing to publish"
+	}
+	s.message(markDone, "%s: fleet %s, publication %d on %s; bundles: %s; targets: %s",
+		done, result.Fleet, result.Publication, result.Registry, tally(bundles), tally(targets))
+	if !result.DryRun && targets[target.Created] > 0 {
+		s.message(markWaiting, "agents take it at their next poll; watch them with: pinnace status --registry %s", result.Registry)
+	}
+}
+
+// tally says how many of each action, such as "2 created, 1 unchanged".
+func tally(actions map[target.Action]int) string {
+	var parts []string
+	for _, action := range []target.Action{target.Created, target.Changed, target.Renewed, target.Unchanged, target.Refused} {
+		if n := actions[action]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, action))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
