@@ -28,19 +28,22 @@ type AgentOptions struct {
 	StatusKey Key
 	// StateDir is shared with another agent when set.
 	StateDir string
-	// Webhook makes the agent listen for notifications.
-	Webhook bool
+	// Webhook is where the agent listens for notifications; nowhere when empty.
+	Webhook string
 	// Change changes the configuration before it is written.
 	Change func(*v1alpha1.AgentConfig)
 }
+
+// WebhookPath is where an agent takes a registry's notifications.
+const WebhookPath = "/"
 
 // Agent is `pinnace-agent run` for one cluster.
 type Agent struct {
 	// Config is agent.yaml; StateDir what survives a restart.
 	Config   string
 	StateDir string
-	// Listen answers /healthz, /readyz and /metrics; WebhookURL takes notifications.
-	Listen, WebhookURL string
+	// Listen answers /healthz, /readyz and /metrics.
+	Listen string
 
 	site *Site
 	name string
@@ -64,11 +67,10 @@ func (s *Site) NewAgent(fleet *Fleet, cluster *Cluster, opts AgentOptions) (*Age
 	if a.StateDir == "" {
 		a.StateDir = filepath.Join(dir, "state")
 	}
-	listen, err := s.ports.Reserve()
-	if err != nil {
+	var err error
+	if a.Listen, err = s.Loopback(); err != nil {
 		return nil, err
 	}
-	a.Listen = fmt.Sprintf("127.0.0.1:%d", listen)
 	config := v1alpha1.AgentConfig{
 		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: "AgentConfig"},
 		Spec: v1alpha1.AgentSpec{
@@ -81,13 +83,8 @@ func (s *Site) NewAgent(fleet *Fleet, cluster *Cluster, opts AgentOptions) (*Age
 	if opts.Registry != nil {
 		config.Spec.Registries = []v1alpha1.Registry{*opts.Registry}
 	}
-	if opts.Webhook {
-		port, err := s.ports.Reserve()
-		if err != nil {
-			return nil, err
-		}
-		config.Spec.Webhook = &v1alpha1.Webhook{Listen: fmt.Sprintf("127.0.0.1:%d", port)}
-		a.WebhookURL = "http://" + config.Spec.Webhook.Listen + "/"
+	if opts.Webhook != "" {
+		config.Spec.Webhook = &v1alpha1.Webhook{Listen: opts.Webhook}
 	}
 	if opts.Change != nil {
 		opts.Change(&config)

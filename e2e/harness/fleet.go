@@ -9,9 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"sigs.k8s.io/yaml"
-
-	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/examples"
 )
 
@@ -58,21 +55,6 @@ func (s *Site) NewFleet(ctx context.Context, registry string) (*Fleet, error) {
 func (f *Fleet) Path() string {
 	_, path, _ := strings.Cut(f.Prefix, "/")
 	return path
-}
-
-// MoveTo makes the fleet be published to another registry, and an agent that was not started follow it.
-func (f *Fleet) MoveTo(agent *Agent, registry string) error {
-	f.Prefix = registry + "/" + f.Path()
-	var config v1alpha1.AgentConfig
-	data, err := os.ReadFile(agent.Config)
-	if err != nil {
-		return err
-	}
-	if err := yaml.Unmarshal(data, &config); err != nil {
-		return err
-	}
-	config.Spec.Registries[0].Prefix = f.Prefix
-	return writeYAML(agent.Config, config)
 }
 
 // Commit brings the working copy to the Git server.

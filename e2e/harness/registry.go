@@ -2,7 +2,6 @@ package harness
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"path/filepath"
 
@@ -23,13 +22,11 @@ type Registry struct {
 
 // NewRegistry starts a registry; the arguments are added to the command's.
 func (s *Site) NewRegistry(ctx context.Context, name string, args ...string) (*Registry, error) {
-	port, err := s.ports.Reserve()
+	addr, err := s.Loopback()
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{
-		Addr: fmt.Sprintf("127.0.0.1:%d", port), Root: filepath.Join(s.Dir, name), site: s, args: args,
-	}
+	r := &Registry{Addr: addr, Root: filepath.Join(s.Dir, name), site: s, args: args}
 	return r, r.Start(ctx)
 }
 

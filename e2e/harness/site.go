@@ -125,6 +125,12 @@ func (s *Site) Close() error {
 	return errors.Join(errs...)
 }
 
+// Loopback reserves a loopback address for a server of the caller.
+func (s *Site) Loopback() (addr string, err error) {
+	port, err := s.ports.Reserve()
+	return fmt.Sprintf("127.0.0.1:%d", port), err
+}
+
 // ExitError is a program that ended with another code than 0.
 type ExitError struct {
 	Command string

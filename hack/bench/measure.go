@@ -34,11 +34,16 @@ type bench struct {
 
 	registry *harness.Counted
 	fleet    *harness.Fleet
+	hook     string // where the agent of the last measurement listens
 }
 
 // publish measures a first publish and one of the same again.
 func (b *bench) publish(ctx context.Context) error {
-	registry, err := b.site.NewRegistry(ctx, "registry")
+	var err error
+	if b.hook, err = b.site.Loopback(); err != nil {
+		return err
+	}
+	registry, err := b.site.NewRegistry(ctx, "registry", "--notify", "http://"+b.hook+harness.WebhookPath)
 	if err != nil {
 		return err
 	}
@@ -110,21 +115,8 @@ func (b *bench) poll(ctx context.Context) error {
 
 // webhook measures the same with notifications of the registry.
 func (b *bench) webhook(ctx context.Context) error {
-	agent, err := b.site.NewAgent(b.fleet, b.edge, harness.AgentOptions{Interval: time.Hour, Webhook: true})
+	agent, err := b.site.NewAgent(b.fleet, b.edge, harness.AgentOptions{Interval: time.Hour, Webhook: b.hook})
 	if err != nil {
-		return err
-	}
-	registry, err := b.site.NewRegistry(ctx, "registry-notifying", "--notify", agent.WebhookURL)
-	if err != nil {
-		return err
-	}
-	if b.registry, err = registry.Count(ctx); err != nil {
-		return err
-	}
-	if err := b.fleet.MoveTo(agent, b.registry.Addr); err != nil {
-		return err
-	}
-	if _, err := b.fleet.Publish(ctx); err != nil {
 		return err
 	}
 	return b.latency(ctx, "webhook", agent, 0)
