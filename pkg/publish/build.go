@@ -26,8 +26,29 @@ type variant struct {
 	artifact oci.Artifact // of new ones only
 }
 
-func (v *variant) result() BundleResult {
-	return BundleResult{Name: v.index.Name, Action: v.action, Digest: v.index.Digest, Source: v.index.Source, Clusters: v.clusters}
+// results lists what was done to each artifact: variants may have the same bytes.
+func (v variants) results() []BundleResult {
+	var results []BundleResult
+	for _, variant := range v.sorted() {
+		index := variant.index
+		if last := len(results) - 1; last >= 0 && results[last].Name == index.Name && results[last].Digest == index.Digest {
+			results[last].Clusters += variant.clusters
+			continue
+		}
+		results = append(results, BundleResult{
+			Name: index.Name, Action: variant.action, Digest: index.Digest, Source: index.Source, Clusters: variant.clusters,
+		})
+	}
+	return results
+}
+
+// index lists what the next publish need not build again.
+func (v variants) index() []v1alpha1.IndexBundle {
+	var bundles []v1alpha1.IndexBundle
+	for _, variant := range v.sorted() {
+		bundles = append(bundles, variant.index)
+	}
+	return slices.Compact(bundles)
 }
 
 // variants are keyed by what renders: bundle and inputs.
@@ -40,18 +61,22 @@ func (v variants) artifact(a target.Assignment) target.Artifact {
 
 func (v variants) sorted() []*variant {
 	return slices.SortedFunc(maps.Values(v), func(a, b *variant) int {
-		return cmp.Or(strings.Compare(a.index.Name, b.index.Name), strings.Compare(a.index.Digest, b.index.Digest))
+		return cmp.Or(strings.Compare(a.index.Name, b.index.Name), strings.Compare(a.index.Digest, b.index.Digest), strings.Compare(a.index.Key, b.index.Key))
 	})
 }
 
-// variantKey tells apart what clusters render: the bytes that differ, and the combination of overrides, so that a
-// chart is tried with each of them.
+// variantKey tells apart what clusters render: the bytes that differ and, for a chart that is installed at the edge, the
+// combination of overrides, so that it is tried with each of them.
 func variantKey(a target.Assignment) string {
-	data, err := json.Marshal(struct {
+	inputs := struct {
 		Bundle    string
 		Variant   target.Variant
 		Overrides []string
-	}{a.Bundle.Metadata.Name, a.Variant(), a.Overrides})
+	}{a.Bundle.Metadata.Name, a.Variant(), nil}
+	if a.Bundle.Spec.Helm != nil {
+		inputs.Overrides = a.Overrides
+	}
+	data, err := json.Marshal(inputs)
 	if err != nil {
 		panic(err) // values are JSON types only
 	}

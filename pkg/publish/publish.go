@@ -10,9 +10,8 @@ import (
 	"slices"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
@@ -90,9 +89,7 @@ func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Op
 	if err != nil {
 		return result, err
 	}
-	for _, variant := range variants.sorted() {
-		result.Bundles = append(result.Bundles, variant.result())
-	}
+	result.Bundles = variants.results()
 	var refused []TargetResult
 	for _, t := range targets {
 		result.Targets = append(result.Targets, t.result)
@@ -275,9 +272,7 @@ func newIndex(loaded *Loaded, variants variants, targets []issuedTarget, parent 
 		Parent:      parentDigest,
 		IssuedAt:    metav1.NewTime(now.UTC().Truncate(time.Second)),
 		Sources:     loaded.Sources,
-	}
-	for _, variant := range variants.sorted() {
-		index.Bundles = append(index.Bundles, variant.index)
+		Bundles:     variants.index(),
 	}
 	for _, t := range targets {
 		index.Clusters = append(index.Clusters, t.index)
