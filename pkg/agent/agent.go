@@ -52,10 +52,12 @@ type Config struct {
 	Heartbeat time.Duration
 	// Parallel bounds bundles worked on at once; DefaultParallel when zero.
 	Parallel int
-	// Version of the agent, and of the cluster's Kubernetes, for status reports.
-	Version, Kubernetes string
-	Log                 *slog.Logger
-	Metrics             *Metrics
+	// Version of the agent, for status reports.
+	Version string
+	// Kubernetes asks for the cluster's version, for status reports; none when nil.
+	Kubernetes func() string
+	Log        *slog.Logger
+	Metrics    *Metrics
 }
 
 // Holder sees to it that one agent works on the cluster. [Hold] is the one for real clusters.
@@ -92,6 +94,7 @@ type Agent struct {
 
 	// Below here only the loop reads and writes.
 	units     map[string]*unit
+	version   string // of Kubernetes
 	target    *v1alpha1.Target
 	manifest  ocispec.Descriptor
 	complete  bool // every byte of the target in force is on the disk
@@ -216,6 +219,9 @@ func (a *Agent) start(ctx context.Context) error {
 	cluster, err := a.acquire(ctx)
 	if err != nil {
 		return err
+	}
+	if a.cfg.Kubernetes != nil {
+		a.version = a.cfg.Kubernetes()
 	}
 	remembered, err := a.cfg.State.Remembered()
 	if err != nil {

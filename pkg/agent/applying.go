@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
-
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/agent/apply"
 )
@@ -18,22 +16,7 @@ var _ Deployer = Applying{}
 
 // Deploy applies the objects and prunes what left.
 func (d Applying) Deploy(ctx context.Context, deployment Deployment) (apply.Result, error) {
-	bundle := bundleOf(deployment)
-	touched := apply.Inventory{}
-	for _, object := range bundle.Objects {
-		ref := apply.RefOf(object)
-		switch {
-		case d.ClusterKind(object.GroupVersionKind()):
-			ref.Namespace = ""
-		case ref.Namespace == "":
-			ref.Namespace = bundle.Namespace
-		}
-		touched = append(touched, ref)
-	}
-	if err := deployment.Record(touched); err != nil {
-		return apply.Result{Inventory: deployment.Previous}, err
-	}
-	return d.Applier.Apply(ctx, bundle)
+	return d.Applier.Apply(ctx, bundleOf(deployment))
 }
 
 // Remove deletes what Previous lists.
@@ -51,26 +34,18 @@ func (d Applying) Applied(_ context.Context, deployment Deployment) (apply.Bundl
 	return bundleOf(deployment), nil
 }
 
-// ClusterKind reports whether the cluster serves a kind that is cluster-scoped. It may ask the cluster.
-func (d Applying) ClusterKind(kind schema.GroupVersionKind) bool {
-	apiVersion, name := kind.ToAPIVersionAndKind()
-	mapping, err := d.Applier.Kinds().Mapping(context.Background(), apply.Ref{APIVersion: apiVersion, Kind: name})
-	return err == nil && !mapping.Namespaced
-}
-
 // bundleOf puts a deployment into the applier's words.
 func bundleOf(deployment Deployment) apply.Bundle {
-	options := deployment.Bundle.DeployOptions
-	options.ServiceAccount = deployment.Scope.ServiceAccount
-	namespace := deployment.Bundle.Namespace
-	if namespace == "" {
-		namespace = defaultNamespace
-	}
 	return apply.Bundle{
-		Name: deployment.Bundle.Name, Namespace: namespace, Objects: deployment.Objects, Options: options,
-		Previous: deployment.Previous, InUse: deployment.InUse, Manager: v1alpha1.FieldManager,
+		Name: deployment.Bundle.Name, Namespace: deployment.Bundle.Namespace, Objects: deployment.Objects,
+		Options: optionsOf(deployment), Previous: deployment.Previous, InUse: deployment.InUse, Record: deployment.Record,
+		Manager: v1alpha1.FieldManager,
 	}
 }
 
-// defaultNamespace receives objects of bundles that name none.
-const defaultNamespace = "default"
+// optionsOf a bundle, with the service account that its scope imposes.
+func optionsOf(deployment Deployment) v1alpha1.DeployOptions {
+	options := deployment.Bundle.DeployOptions
+	options.ServiceAccount = deployment.Scope.ServiceAccount
+	return options
+}

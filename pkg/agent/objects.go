@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -21,12 +22,13 @@ type ObjectWriter interface {
 	Write(ctx context.Context, deployments []v1alpha1.BundleDeployment) error
 }
 
-// Objects writes BundleDeployments. It lists once; from then on it knows what is there, because nobody else writes them,
+// Objects writes BundleDeployments, and installs their definition. It lists once; from then on it knows what is there, because nobody else writes them,
 // and looks again only after a conflict.
 type Objects struct {
 	Client client.Client
 
-	known map[string]*v1alpha1.BundleDeployment // as last read or written
+	installed bool
+	known     map[string]*v1alpha1.BundleDeployment // as last read or written
 }
 
 // Write brings the cluster's BundleDeployments to what is given.
@@ -62,10 +64,16 @@ func (o *Objects) Write(ctx context.Context, deployments []v1alpha1.BundleDeploy
 }
 
 func (o *Objects) read(ctx context.Context) error {
+	if !o.installed {
+		if err := install(ctx, o.Client); err != nil {
+			return err
+		}
+		o.installed = true
+	}
 	var list v1alpha1.BundleDeploymentList
-	if err := o.Client.List(ctx, &list); err != nil {
-		if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-			return errors.New("the cluster has no BundleDeployments; apply api/crd/ once, or let the agent create custom resource definitions")
+	if err := o.list(ctx, &list); err != nil {
+		if unserved(err) {
+			return errors.New("the cluster has no BundleDeployments; apply deploy/crd.yaml once, or let the agent create custom resource definitions")
 		}
 		return fmt.Errorf("list BundleDeployments: %w", err)
 	}
@@ -75,6 +83,25 @@ func (o *Objects) read(ctx context.Context) error {
 	}
 	return nil
 }
+
+// servedWithin is how long a definition that was just installed may take to be served.
+const servedWithin = 10 * time.Second
+
+func (o *Objects) list(ctx context.Context, into *v1alpha1.BundleDeploymentList) error {
+	var err error
+	for deadline := time.Now().Add(servedWithin); ; {
+		if err = o.Client.List(ctx, into); !unserved(err) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(servedWithin / 40):
+		}
+	}
+}
+
+func unserved(err error) bool { return meta.IsNoMatchError(err) || apierrors.IsNotFound(err) }
 
 func (o *Objects) write(ctx context.Context, want *v1alpha1.BundleDeployment) error {
 	object := o.known[want.Name]

@@ -206,7 +206,7 @@ func (a *Agent) statusReport() v1alpha1.StatusReport {
 	now := a.now()
 	report := v1alpha1.StatusReport{
 		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindStatusReport},
-		Fleet:    a.cfg.Fleet, Cluster: a.cfg.Cluster, Agent: a.cfg.Version, Kubernetes: a.cfg.Kubernetes,
+		Fleet:    a.cfg.Fleet, Cluster: a.cfg.Cluster, Agent: a.cfg.Version, Kubernetes: a.version,
 		ReportedAt: second(now),
 		Bundles:    make([]v1alpha1.ReportedBundle, 0, len(a.units)),
 	}
