@@ -90,6 +90,7 @@ type Agent struct {
 	remembered Remembered // shared with the pull
 
 	contact atomic.Int64 // when a registry last answered, in Unix nanoseconds
+	turned  atomic.Int64 // when the loop last turned
 	ready   atomic.Bool
 
 	// Below here only the loop reads and writes.
@@ -148,6 +149,12 @@ func (a *Agent) Hint() {
 
 // Ready reports whether the agent has a target in force and has tried every bundle of it.
 func (a *Agent) Ready() bool { return a.ready.Load() }
+
+// Alive reports whether the loop still turns: it wakes at least once in idleTick.
+func (a *Agent) Alive() bool {
+	turned := a.turned.Load()
+	return turned == 0 || a.now().Sub(time.Unix(0, turned)) < 2*idleTick
+}
 
 // Run keeps the cluster as its target says until ctx ends, which is no error, or until another agent takes over.
 func (a *Agent) Run(ctx context.Context) error {

@@ -20,7 +20,7 @@ const (
 	// DefaultTimeout of readiness, where the bundle says nothing.
 	DefaultTimeout = 5 * time.Minute
 	// idleTick bounds how long the loop sleeps when nothing is due.
-	idleTick = time.Hour
+	idleTick = 10 * time.Minute
 )
 
 // loop decides and starts what is due, waits for what comes first, and begins again until over says so or ctx ends. It
@@ -29,6 +29,7 @@ func (a *Agent) loop(ctx context.Context, over func() bool) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		a.turned.Store(a.now().UnixNano())
 		a.step(ctx)
 		if over() {
 			return nil

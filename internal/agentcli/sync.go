@@ -1,0 +1,119 @@
+package agentcli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/internal/exitcode"
+	"pinnace.dev/pinnace/pkg/agent"
+)
+
+func newSyncCommand(s *session) *cobra.Command {
+	var file, output string
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "sync",
+		Short: "Bring the cluster to its target once",
+		Long: `Look at the registry once, verify, apply, wait until every bundle is ready or has failed, report, and end.
+
+The exit code says what happened: 0 everything is ready, 1 something is not ready, 3 some bundles failed, 4 the registry
+refused the credentials, 5 there is no target, 6 the target was refused, 7 content is damaged, 9 the registry was not
+reached. When the newest target is not taken, the one before stays in force.`,
+		Example: `  pinnace-agent sync --once --config agent.yaml
+
+  # For scripts
+  pinnace-agent sync --once --config agent.yaml -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(file); err != nil {
+				return err
+			}
+			if !once {
+				return usagef("sync needs --once; to go on syncing, use pinnace-agent run")
+			}
+			if output != "table" && output != "json" {
+				return usagef("-o %q is not known; use table or json", output)
+			}
+			return s.sync(cmd.Context(), file, output)
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().BoolVar(&once, "once", false, "end after one pass")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func (s *session) sync(ctx context.Context, file, output string) error {
+	setup, err := s.setUp(file)
+	if err != nil {
+		return err
+	}
+	result, err := setup.agent.Sync(ctx)
+	err = errors.Join(err, setup.close())
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.print(result, output); err != nil {
+		return err
+	}
+	return verdict(result)
+}
+
+// verdict turns what a sync found into the error, and so the exit code, that says so.
+func verdict(result agent.Result) error {
+	if result.Problem != nil {
+		return fmt.Errorf("the newest target was not taken: %w", result.Problem)
+	}
+	var failed, unready []string
+	for _, bundle := range result.Report.Bundles {
+		switch bundle.State {
+		case v1alpha1.StateReady:
+		case v1alpha1.StateFailed, v1alpha1.StateRefused:
+			failed = append(failed, bundle.Name)
+		default:
+			unready = append(unready, bundle.Name)
+		}
+	}
+	all := len(result.Report.Bundles)
+	switch {
+	case len(failed) == 1 && all == 1:
+		return exitcode.With(exitcode.No, fmt.Errorf("bundle %s failed", failed[0]))
+	case len(failed) > 0:
+		return exitcode.With(exitcode.Partial, fmt.Errorf("%d of %d bundles failed: %s", len(failed), all, strings.Join(failed, ", ")))
+	case len(unready) > 0:
+		return exitcode.With(exitcode.No, fmt.Errorf("%d of %d bundles are not ready: %s", len(unready), all, strings.Join(unready, ", ")))
+	}
+	return nil
+}
+
+func (s *session) print(result agent.Result, output string) error {
+	if output == "json" {
+		encoder := json.NewEncoder(s.Out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(result.Report)
+	}
+	table := tabwriter.NewWriter(s.Out, 0, 0, 3, ' ', 0)
+	lines := []string{"BUNDLE\tSTATE\tOBJECTS\tDIGEST\tMESSAGE"}
+	for _, bundle := range result.Report.Bundles {
+		_, hash, _ := strings.Cut(bundle.Digest, ":")
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%d/%d\t%s\t%s", bundle.Name, bundle.State, bundle.Ready, bundle.Objects,
+			hash[:min(12, len(hash))], cmp.Or(bundle.Message, "-")))
+	}
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(table, line); err != nil {
+			return err
+		}
+	}
+	return table.Flush()
+}
