@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -166,20 +167,28 @@ func (a *Agent) WaitLog(ctx context.Context, texts ...string) error {
 // WaitHealthy waits until /healthz answers 200.
 func (a *Agent) WaitHealthy(ctx context.Context) error {
 	return a.proc.Await(ctx, func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.Listen+"/healthz", http.NoBody)
-		if err != nil {
-			return err
-		}
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		if err := res.Body.Close(); err != nil {
-			return err
-		}
-		if res.StatusCode != http.StatusOK {
-			return fmt.Errorf("/healthz: %s", res.Status)
-		}
-		return nil
+		_, err := a.Get(ctx, "/healthz")
+		return err
 	})
 }
+
+// Get asks the agent's own endpoint; any status but 200 is an error.
+func (a *Agent) Get(ctx context.Context, path string) (body string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.Listen+path, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = res.Body.Close() }()
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxBody))
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", path, res.Status, data)
+	}
+	return string(data), err
+}
+
+// maxBody is more than any answer of an agent.
+const maxBody = 16 << 20

@@ -35,7 +35,8 @@ func (f *Fleet) Target(ctx context.Context, cluster string) (v1alpha1.Target, oc
 	return target, desc, json.Unmarshal(data, &target)
 }
 
-// PushTarget signs a target with any key and makes it the current one of a cluster, past every check of a publish.
+// PushTarget signs a target with any key, or not at all with the zero one, and makes it the current one of a cluster,
+// past every check of a publish.
 func (f *Fleet) PushTarget(ctx context.Context, cluster string, target v1alpha1.Target, key Key) error {
 	data, err := json.Marshal(target)
 	if err != nil {
@@ -50,6 +51,9 @@ func (f *Fleet) PushTarget(ctx context.Context, cluster string, target v1alpha1.
 	})
 	if err != nil {
 		return err
+	}
+	if key == (Key{}) {
+		return f.SetCurrent(ctx, cluster, desc)
 	}
 	private, err := os.ReadFile(key.Private)
 	if err != nil {
