@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -72,7 +73,7 @@ No cluster is concerned: overrides are not applied, and templates in values stay
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&opts.root, "root", "", "folder that the bundle may read files from; its own when empty")
+	flags.StringVar(&opts.root, "root", "", "folder that the bundle may read files from: the source's root; the current one when empty")
 	flags.StringVar(&opts.source, "source", "local", "name of the source that the bundle says it is from")
 	flags.StringVar(&opts.kustomize, "kustomize", "", "folder of the kustomization, relative to the bundle's; the bundle's choice when empty")
 	flags.StringVar(&opts.layout, "layout", "", "OCI layout folder to write to")
@@ -153,11 +154,9 @@ func findBundle(ctx context.Context, opts buildOptions) (bundler.Found, error) {
 	if err != nil {
 		return bundler.Found{}, fmt.Errorf("build %s: %w", opts.dir, err)
 	}
-	root := dir
-	if opts.root != "" {
-		if root, err = filepath.Abs(opts.root); err != nil {
-			return bundler.Found{}, fmt.Errorf("build %s: %w", opts.dir, err)
-		}
+	root, err := opts.sourceRoot(dir)
+	if err != nil {
+		return bundler.Found{}, fmt.Errorf("build %s: %w", opts.dir, err)
 	}
 	path, err := filepath.Rel(root, dir)
 	if err != nil || !filepath.IsLocal(path) {
@@ -175,6 +174,22 @@ func findBundle(ctx context.Context, opts buildOptions) (bundler.Found, error) {
 		return bundler.Found{}, codef(exitcode.NotFound, "%s is no bundle: it holds no manifests, kustomization.yaml or Chart.yaml", opts.dir)
 	}
 	return all[0], nil
+}
+
+// sourceRoot is the source's root. Without a word it is where the command runs, as in a repository; the folder's parent
+// when the bundle isn't below.
+func (o buildOptions) sourceRoot(dir string) (string, error) {
+	if o.root != "" {
+		return filepath.Abs(o.root)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	if below, err := filepath.Rel(here, dir); err == nil && below != "." && filepath.IsLocal(below) {
+		return here, nil
+	}
+	return filepath.Dir(dir), nil
 }
 
 // store pushes the bundle where publish would, and signs it when there is a key.

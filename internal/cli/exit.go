@@ -8,7 +8,10 @@ import (
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/internal/exitcode"
+	"pinnace.dev/pinnace/pkg/bundler/source"
+	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/publish"
 )
 
 func codef(code int, format string, args ...any) error {
@@ -30,12 +33,27 @@ func exitCode(err error) int {
 		return exitcode.Refused
 	case errors.As(err, new(document.Error)):
 		return exitcode.Usage
-	case errors.Is(err, signing.ErrPassword), errors.Is(err, fs.ErrPermission):
+	case errors.As(err, new(*publish.RefusedError)), errors.Is(err, source.ErrRefused):
+		return exitcode.Refused
+	case errors.Is(err, signing.ErrPassword), errors.Is(err, source.ErrUnauthorized), errors.Is(err, fs.ErrPermission):
 		return exitcode.Unauthorized
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, source.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return exitcode.NotFound
+	case errors.Is(err, source.ErrUnreachable):
+		return exitcode.Unreachable
 	}
 	return exitcode.No
+}
+
+// act is what mends an error of which only the command line knows the mending flag; empty for all others.
+func act(err error) string {
+	switch {
+	case errors.Is(err, oci.ErrUnauthorized):
+		return "log in with docker login, or name credentials with --registry-config"
+	case errors.Is(err, oci.ErrUnreachable):
+		return "check the address and the network; for a registry without TLS pass --plain-http"
+	}
+	return ""
 }
 
 // exitCodesMarkdown renders the table of exit codes for the documentation.

@@ -66,7 +66,7 @@ func level(m mark) string {
 // printError writes why a command ended: one line, or one for each finding in documents.
 func (s *session) printError(err error, code int) {
 	if s.logFormat == "json" {
-		s.writeJSON(map[string]any{"level": "error", "msg": err.Error(), "exitCode": code})
+		s.writeJSON(map[string]any{"level": "error", "msg": strings.Join(errorLines(err), "\n"), "exitCode": code})
 		return
 	}
 	for _, line := range errorLines(err) {
@@ -83,7 +83,11 @@ func errorLines(err error) []string {
 		}
 		return lines
 	}
-	return []string{oneLine(err.Error())}
+	line := oneLine(err.Error())
+	if act := act(err); act != "" {
+		line += "; " + act
+	}
+	return []string{line}
 }
 
 // parts returns the errors that err merely lists, one a line; nil when it says something of its own.

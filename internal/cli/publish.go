@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"pinnace.dev/pinnace/internal/exitcode"
 	"pinnace.dev/pinnace/pkg/publish"
 	"pinnace.dev/pinnace/pkg/target"
 )
@@ -100,7 +99,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 		return printed
 	}
 	if refused != nil {
-		return exitcode.With(exitcode.Refused, err)
+		return err
 	}
 	s.publishSummary(result)
 	return nil
