@@ -278,6 +278,9 @@ func (a *Applier) prepareOne(ctx context.Context, bundle Bundle, object *unstruc
 	if ref.APIVersion == "" || ref.Kind == "" || ref.Name == "" {
 		return nil, fmt.Errorf("object %q lacks apiVersion, kind or metadata.name", ref)
 	}
+	if _, err := a.kinds.Mapping(ctx, ref); err != nil {
+		return nil, err
+	}
 	ref, err := a.Place(ctx, bundle, ref)
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -95,7 +94,7 @@ func (k *Kinds) mapping(kind schema.GroupKind, version string) (Mapping, error) 
 		found, err = k.mapper.RESTMapping(kind, versions...)
 	}
 	if err != nil {
-		return Mapping{}, fmt.Errorf("find kind %s: %w", strings.TrimPrefix(gvk.GroupVersion().String()+" "+kind.Kind, "/"), err)
+		return Mapping{}, fmt.Errorf("find kind %s %s: %w", gvk.GroupVersion(), kind.Kind, err)
 	}
 	mapping := Mapping{
 		GroupVersionResource: found.Resource, Kind: kind.Kind,

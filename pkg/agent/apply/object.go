@@ -67,15 +67,16 @@ func (r *run) once(ctx context.Context, mapping Mapping, object *unstructured.Un
 	return r.client.apply(ctx, mapping, object, applyOptions{manager: r.bundle.manager()})
 }
 
-// actionOf says what an apply did. An apply that changes nothing leaves the resource version; what others wrote since
-// before was read leaves our own entry of the managed fields.
+// actionOf says what an apply did. An apply that changes nothing leaves the resource version. When others wrote since
+// before was read, our own entry of the managed fields and the generation tell; the entry alone doesn't, because its
+// time counts seconds.
 func actionOf(created bool, before seen, live *unstructured.Unstructured) Action {
 	switch {
 	case created:
 		return Created
-	case before.version == "":
-		return Configured
-	case before.version == live.GetResourceVersion(), before.print == fingerprint(live):
+	case before.version == live.GetResourceVersion():
+		return Unchanged
+	case before.print == fingerprint(live) && before.generation != 0 && before.generation == live.GetGeneration():
 		return Unchanged
 	}
 	return Configured

@@ -25,6 +25,7 @@ type seen struct {
 	uid        types.UID
 	version    string
 	print      uint64
+	generation int64
 	bundle     string // the label's
 	keep       bool   // annotated
 	deleting   time.Time
@@ -34,6 +35,7 @@ type seen struct {
 func seenOf(object *unstructured.Unstructured) seen {
 	s := seen{
 		uid: object.GetUID(), version: object.GetResourceVersion(), print: fingerprint(object),
+		generation: object.GetGeneration(),
 		bundle:     object.GetLabels()[v1alpha1.LabelBundle],
 		keep:       object.GetAnnotations()[v1alpha1.AnnotationPrune] == "disabled",
 		finalizers: object.GetFinalizers(),
