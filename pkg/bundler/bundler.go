@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -188,9 +189,15 @@ func buildRelease(found Found, variant Variant, built *Built) error {
 	}
 	built.Objects = objects.Unstructured()
 	// Not from the variant's values: all clusters share the artifact, which lists what the bundle itself asks for.
-	own, err := render.Try(chart, found.release(Variant{}, withoutTemplates(helm.Values)))
-	if err == nil {
-		built.Config.Images = own.Images()
+	own, err := render.Try(chart, found.release(Variant{}, helm.Values))
+	if err != nil {
+		return nil
+	}
+	for _, image := range own.Images() {
+		// What only a cluster's values make is no reference.
+		if !strings.Contains(image.Reference, "${") {
+			built.Config.Images = append(built.Config.Images, image)
+		}
 	}
 	return nil
 }

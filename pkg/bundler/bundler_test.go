@@ -40,7 +40,7 @@ kind: Deployment
 metadata: {name: {{ .Release.Name }}, namespace: {{ .Release.Namespace }}}
 spec:
   replicas: {{ .Values.replicas }}
-  template: {spec: {containers: [{name: web, image: {{ .Values.image | quote }}}]}}
+  template: {spec: {containers: [{name: web, image: {{ .Values.image | quote }}}{{ with .Values.side }}, {name: side, image: {{ . | quote }}}{{ end }}]}}
 `,
 		dir + "/templates/NOTES.txt":    "Thank you for installing {{ .Chart.Name }}.\n",
 		dir + "/templates/_helpers.tpl": "{{ define \"x\" }}not: used{{ end }}\n",
@@ -220,12 +220,12 @@ func TestBuildKustomize(t *testing.T) {
 
 func TestBuildRelease(t *testing.T) {
 	files := with(chart("web"),
-		"web/pinnace.yaml", bundleHead+"spec: {helm: {valuesFiles: [prod.yaml], values: {image: \"${ .cluster.name }\"}}}\n",
-		"web/prod.yaml", "image: overwritten\nreplicas: 3\n",
+		"web/pinnace.yaml", bundleHead+"spec: {helm: {valuesFiles: [prod.yaml], values: {side: \"${ .cluster.name }\"}}}\n",
+		"web/prod.yaml", "image: overwritten\nside: overwritten\nreplicas: 3\n",
 		"web/.helmignore", "secret/\n*.bak\n", "web/secret/key", "x", "web/a.bak", "x",
 	)
 	found := one(t, files, "web")
-	if diff := cmp.Diff(v1alpha1.Values{"image": "${ .cluster.name }", "replicas": int64(3)}, found.Bundle.Spec.Helm.Values); diff != "" {
+	if diff := cmp.Diff(v1alpha1.Values{"image": "overwritten", "side": "${ .cluster.name }", "replicas": int64(3)}, found.Bundle.Spec.Helm.Values); diff != "" {
 		t.Errorf("values (-want +got)\n%s", diff)
 	}
 	built := build(t, found, bundler.Variant{HelmValues: v1alpha1.Values{"image": "other"}, Namespace: "ns"})
@@ -248,8 +248,8 @@ func TestBuildRelease(t *testing.T) {
 	if built.Config.Method != v1alpha1.MethodRelease || built.LayerMediaType != v1alpha1.MediaTypeHelmChart || len(built.Objects) != 2 {
 		t.Errorf("%+v, %d objects", built.Config, len(built.Objects))
 	}
-	// Where the value is only known per cluster, the chart's own default counts.
-	if len(built.Config.Images) != 1 || built.Config.Images[0].Reference != "nginx" {
+	// The bundle's own, without the one that is only known per cluster.
+	if len(built.Config.Images) != 1 || built.Config.Images[0].Reference != "overwritten" {
 		t.Errorf("images: %+v", built.Config.Images)
 	}
 	other := build(t, found, bundler.Variant{HelmValues: v1alpha1.Values{"image": "another"}})

@@ -48,10 +48,11 @@ func (f Found) validate() error {
 	if len(set) > 1 {
 		slices.Sort(set)
 		c.report("spec."+set[1], "a bundle is one of helm, kustomize and manifests, not %s; remove all but one", strings.Join(set, " and "))
+	} else {
+		c.helm(spec.Helm)
+		c.kustomize("spec.kustomize.path", spec.Kustomize)
+		c.manifests(spec.Manifests)
 	}
-	c.helm(spec.Helm)
-	c.kustomize("spec.kustomize.path", spec.Kustomize)
-	c.manifests(spec.Manifests)
 	c.variables("spec.variables", spec.Variables)
 	c.dependencies(spec.DependsOn)
 	c.overrides(spec)

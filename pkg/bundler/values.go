@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"strings"
 
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
@@ -47,23 +46,6 @@ func mergeValues(base, over map[string]any) map[string]any {
 		above, overIsMap := value.(map[string]any)
 		if isMap && overIsMap {
 			value = mergeValues(below, above)
-		}
-		out[key] = value
-	}
-	return out
-}
-
-// withoutTemplates leaves out what is only known per cluster: strings that hold ${ }.
-func withoutTemplates(values map[string]any) map[string]any {
-	out := map[string]any{}
-	for key, value := range values {
-		switch typed := value.(type) {
-		case string:
-			if strings.Contains(typed, "${") {
-				continue
-			}
-		case map[string]any:
-			value = withoutTemplates(typed)
 		}
 		out[key] = value
 	}

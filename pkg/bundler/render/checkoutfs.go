@@ -71,9 +71,13 @@ func (c *checkoutFS) IsDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-func (c *checkoutFS) Exists(name string) bool {
-	_, err := c.root.Stat(local(name))
-	return err == nil
+func (c *checkoutFS) Exists(name string) bool { return c.stat(name) == nil }
+
+func (c *checkoutFS) stat(name string) error {
+	if _, err := c.root.Stat(local(name)); err != nil {
+		return readError(local(name), err)
+	}
+	return nil
 }
 
 func (c *checkoutFS) ReadDir(name string) ([]string, error) {

@@ -186,7 +186,7 @@ func renderChart(folder Folder, files map[string][]byte, release Release) (Objec
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) error { return fmt.Errorf("chart %s: %w", folder.Path, err) }
+	fail := func(err error) error { return fmt.Errorf("chart %s: %w", folder.Path, oneLine(err)) }
 	version, err := chartutil.ParseKubeVersion(KubeVersion)
 	if err != nil {
 		return nil, fail(err)
@@ -235,7 +235,7 @@ func renderChart(folder Folder, files map[string][]byte, release Release) (Objec
 		objects = append(objects, found...)
 	}
 	if err := errors.Join(findings...); err != nil {
-		return nil, fail(err)
+		return nil, fmt.Errorf("chart %s: %w", folder.Path, err)
 	}
 	return objects, nil
 }

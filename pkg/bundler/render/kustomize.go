@@ -1,9 +1,12 @@
 package render
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -78,8 +81,7 @@ func Kustomize(folder Folder) (Objects, error) {
 func (c *checkoutFS) checkKustomization(file string, data []byte) error {
 	var k types.Kustomization
 	if err := k.Unmarshal(data); err != nil {
-		// Kustomize says what is wrong, in its own words.
-		return nil
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	if len(k.HelmCharts)+len(k.HelmChartInflationGenerator) > 0 || k.HelmGlobals != nil {
 		return fmt.Errorf("%s: helmCharts are not rendered inside of a kustomization; make the chart a bundle with spec.helm", file)
@@ -89,7 +91,7 @@ func (c *checkoutFS) checkKustomization(file string, data []byte) error {
 		entries = append(entries, list...)
 	}
 	for _, patch := range k.PatchesStrategicMerge {
-		if !strings.Contains(string(patch), "\n") {
+		if !inline(string(patch)) {
 			entries = append(entries, string(patch))
 		}
 	}
@@ -114,8 +116,17 @@ func (c *checkoutFS) checkKustomization(file string, data []byte) error {
 		entries = append(append(entries, generator.EnvSources...), generator.EnvSource)
 	}
 	for _, entry := range entries {
+		if entry == "" {
+			continue
+		}
 		if remote(entry) {
 			return fmt.Errorf("%s: %q is remote; copy it into the repository, so that what is rendered is what was reviewed", file, entry)
+		}
+		switch err := c.stat(path.Join("/", path.Dir(file), entry)); {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%s: names %q, which is not there; add it, or remove the entry", file, entry)
+		case err != nil:
+			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
 	return c.checkPlugins(file, slices.Concat(k.Generators, k.Transformers, k.Validators))
@@ -126,10 +137,10 @@ func (c *checkoutFS) checkKustomization(file string, data []byte) error {
 func (c *checkoutFS) checkPlugins(file string, entries []string) error {
 	for _, entry := range entries {
 		configuration := []byte(entry)
-		if !strings.Contains(entry, "\n") {
-			if remote(entry) {
-				return fmt.Errorf("%s: %q is remote; copy it into the repository", file, entry)
-			}
+		switch {
+		case inline(entry) && remoteStart(entry), !inline(entry) && remote(entry):
+			return fmt.Errorf("%s: %q is remote; copy it into the repository", file, entry)
+		case !inline(entry):
 			name := path.Join("/", path.Dir(file), entry)
 			if c.IsDir(name) {
 				return fmt.Errorf("%s: %q is a folder; list the files of generators, transformers and validators one by one", file, entry)
@@ -154,13 +165,22 @@ func (c *checkoutFS) checkPlugins(file string, entries []string) error {
 	return nil
 }
 
+// inline reports whether an entry is content and not a path.
+func inline(entry string) bool {
+	return strings.Contains(entry, "\n") || strings.HasPrefix(strings.TrimSpace(entry), "{")
+}
+
 // remote reports whether Kustomize could take a path for a URL or for a repository to clone. It is stricter than
 // Kustomize: a colon, an @ in the first segment, a query and github.com/ are never parts of a local path.
 func remote(entry string) bool {
 	first, _, _ := strings.Cut(entry, "/")
-	return strings.ContainsAny(entry, ":?") || strings.Contains(first, "@") ||
-		strings.HasPrefix(strings.ToLower(entry), "github.com/")
+	return strings.ContainsAny(entry, ":?") || strings.Contains(first, "@") || remoteStart(entry)
 }
+
+var remotePrefix = regexp.MustCompile(`(?i)^\s*(https?:|ssh:|file:|git::|github\.com[/:]|[a-z][a-z0-9-]*@)`)
+
+// remoteStart is for content, which Kustomize tries as a path when it cannot read it as content.
+func remoteStart(entry string) bool { return remotePrefix.MatchString(entry) }
 
 func findURL(value any) string {
 	switch value := value.(type) {

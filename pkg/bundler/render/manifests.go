@@ -40,7 +40,7 @@ func Manifests(folder Folder, spec v1alpha1.Manifests) (Objects, error) {
 		findings = append(findings, err)
 	}
 	if err := errors.Join(findings...); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; files that are no manifests are left out by spec.manifests.exclude", err)
 	}
 	return arrange(objects)
 }

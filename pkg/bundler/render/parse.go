@@ -93,7 +93,7 @@ func decode(document text, strict bool) (map[string]any, error) {
 			data, err = yaml.YAMLToJSON(document.data)
 		}
 		if err != nil {
-			return nil, err
+			return nil, oneLine(err)
 		}
 	}
 	var value any
@@ -115,9 +115,9 @@ func flatten(content map[string]any, from string, depth int) ([]Object, error) {
 	kind, _ := content["kind"].(string)
 	switch {
 	case kind == "":
-		return nil, fmt.Errorf("%s: the object has no kind; add one, or exclude the file in spec.manifests.exclude", from)
+		return nil, fmt.Errorf("%s: the object has no kind; add one", from)
 	case apiVersion == "":
-		return nil, fmt.Errorf("%s: the %s has no apiVersion; add one, or exclude the file in spec.manifests.exclude", from, kind)
+		return nil, fmt.Errorf("%s: the %s has no apiVersion; add one", from, kind)
 	}
 	if items, isList := content["items"].([]any); isList && strings.HasSuffix(kind, "List") {
 		return flattenItems(items, kind, from, depth)
@@ -162,3 +162,6 @@ func flattenItems(items []any, kind, from string, depth int) ([]Object, error) {
 	}
 	return objects, nil
 }
+
+// oneLine is for errors of parsers that print a list.
+func oneLine(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
