@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -14,7 +15,7 @@ import (
 )
 
 // Decode fills the value that into points to. The error is an [Errors] with everything that is wrong: unknown fields,
-// duplicate keys, wrong types. Numbers in free values become int64 when they are whole, float64 otherwise.
+// duplicate keys, wrong types, values that an enum in a jsonschema tag doesn't list. Numbers in free values become int64 when they are whole, float64 otherwise.
 func (d Document) Decode(into any) error {
 	target := reflect.TypeOf(into)
 	if target == nil || target.Kind() != reflect.Pointer {
@@ -120,12 +121,15 @@ func (w *walker) walkLeaf(node *yaml.Node, typ reflect.Type, path string, depth 
 func (w *walker) walkStruct(node *yaml.Node, typ reflect.Type, path string, depth int) any {
 	known := fieldsOf(typ)
 	return w.walkEntries(node, path, func(key, value *yaml.Node) any {
-		field, ok := known.types[key.Value]
+		field, ok := known.byName[key.Value]
 		if !ok {
 			w.report(key, "unknown field %q in %s%s", key.Value, path, suggestion(key.Value, known.names))
 			return nil
 		}
-		return w.walk(value, field, path+"."+key.Value, depth+1)
+		if len(field.enum) > 0 && isString(value) && value.Value != "" && !slices.Contains(field.enum, value.Value) {
+			w.report(value, "%s.%s must be one of %s, got %s", path, key.Value, strings.Join(field.enum, ", "), describe(value))
+		}
+		return w.walk(value, field.typ, path+"."+key.Value, depth+1)
 	})
 }
 

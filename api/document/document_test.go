@@ -110,6 +110,14 @@ func TestDecodeErrors(t *testing.T) {
 			bundleHead + "spec:\n  health: {timeout: 5 minutes}\n",
 			`f.yaml:4:21: Bundle.spec.health.timeout must be a duration such as 30s, 5m or 720h, got "5 minutes"`,
 		},
+		"not in the enum": {
+			bundleHead + "spec:\n  drift: {mode: fix}\n",
+			`f.yaml:4:17: Bundle.spec.drift.mode must be one of correct, warn, off, got "fix"`,
+		},
+		"off is a string": {
+			bundleHead + "spec:\n  drift: {mode: off, ignored: []}\n",
+			`f.yaml:4:22: unknown field "ignored" in Bundle.spec.drift; did you mean "ignore"?`,
+		},
 		"alias": {
 			bundleHead + "spec:\n  helm:\n    values: {a: &x 1, b: *x}\n",
 			`f.yaml:5:26: alias *x is not supported; write the value out`,

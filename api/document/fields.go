@@ -8,31 +8,37 @@ import (
 
 // fields are the names that a struct knows in documents.
 type fields struct {
-	types map[string]reflect.Type
-	names []string // sorted
+	byName map[string]field
+	names  []string // sorted
+}
+
+type field struct {
+	typ reflect.Type
+	// enum lists what the field may say, from the tag that JSON Schemas are generated from; anything when empty.
+	enum []string
 }
 
 // fieldsOf follows encoding/json: tags name fields, embedded structs without a name are flattened, "-" hides.
 func fieldsOf(typ reflect.Type) fields {
-	out := fields{types: map[string]reflect.Type{}}
-	collectFields(typ, out.types)
-	for name := range out.types {
+	out := fields{byName: map[string]field{}}
+	collectFields(typ, out.byName)
+	for name := range out.byName {
 		out.names = append(out.names, name)
 	}
 	slices.Sort(out.names)
 	return out
 }
 
-func collectFields(typ reflect.Type, into map[string]reflect.Type) {
+func collectFields(typ reflect.Type, into map[string]field) {
 	for i := range typ.NumField() {
-		field := typ.Field(i)
-		tag := field.Tag.Get("json")
+		member := typ.Field(i)
+		tag := member.Tag.Get("json")
 		if tag == "-" {
 			continue
 		}
 		name, _, _ := strings.Cut(tag, ",")
-		if field.Anonymous && name == "" {
-			embedded := field.Type
+		if member.Anonymous && name == "" {
+			embedded := member.Type
 			if embedded.Kind() == reflect.Pointer {
 				embedded = embedded.Elem()
 			}
@@ -41,14 +47,25 @@ func collectFields(typ reflect.Type, into map[string]reflect.Type) {
 				continue
 			}
 		}
-		if !field.IsExported() {
+		if !member.IsExported() {
 			continue
 		}
 		if name == "" {
-			name = field.Name
+			name = member.Name
 		}
-		into[name] = field.Type
+		into[name] = field{typ: member.Type, enum: enumOf(member.Tag.Get("jsonschema"))}
 	}
+}
+
+// enumOf reads enum=a,enum=b.
+func enumOf(tag string) []string {
+	var enum []string
+	for _, option := range strings.Split(tag, ",") {
+		if value, ok := strings.CutPrefix(option, "enum="); ok {
+			enum = append(enum, value)
+		}
+	}
+	return enum
 }
 
 // suggestion returns "; did you mean …?" when a known name is near, the known names when they are few.
