@@ -84,11 +84,15 @@ func runTarget(ctx context.Context, s *session, opts targetOptions) error {
 	}
 	loaded, err := publish.Load(ctx, from)
 	if err != nil {
+		return ofInput(err)
+	}
+	plans, err := loaded.Fleet.Plan()
+	if err != nil {
 		return err
 	}
 	result := targetResult{resultMeta: newResultMeta("TargetList"), Fleet: loaded.Fleet.Name, Clusters: []targetCluster{}}
 	bundles := 0
-	for _, plan := range loaded.Plans {
+	for _, plan := range plans {
 		if opts.cluster != "" && plan.Cluster.Metadata.Name != opts.cluster {
 			continue
 		}

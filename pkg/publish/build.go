@@ -3,7 +3,7 @@ package publish
 import (
 	"cmp"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +20,7 @@ import (
 type variant struct {
 	found    bundler.Found
 	inputs   bundler.Variant
+	cluster  string // whose inputs they are
 	clusters int
 	action   target.Action
 	index    v1alpha1.IndexBundle
@@ -55,7 +56,7 @@ func (v variants) index() []v1alpha1.IndexBundle {
 type variants map[string]*variant
 
 func (v variants) artifact(a target.Assignment) target.Artifact {
-	built := v[variantKey(a)].index
+	built := v[a.Variant].index
 	return target.Artifact{Digest: built.Digest, LayerDigest: built.LayerDigest, Method: built.Method}
 }
 
@@ -63,24 +64,6 @@ func (v variants) sorted() []*variant {
 	return slices.SortedFunc(maps.Values(v), func(a, b *variant) int {
 		return cmp.Or(strings.Compare(a.index.Name, b.index.Name), strings.Compare(a.index.Digest, b.index.Digest), strings.Compare(a.index.Key, b.index.Key))
 	})
-}
-
-// variantKey tells apart what clusters render: the bytes that differ and, for a chart that is installed at the edge, the
-// combination of overrides, so that it is tried with each of them.
-func variantKey(a target.Assignment) string {
-	inputs := struct {
-		Bundle    string
-		Variant   target.Variant
-		Overrides []string
-	}{a.Bundle.Metadata.Name, a.Variant(), nil}
-	if a.Bundle.Spec.Helm != nil {
-		inputs.Overrides = a.Overrides
-	}
-	data, err := json.Marshal(inputs)
-	if err != nil {
-		panic(err) // values are JSON types only
-	}
-	return string(data)
 }
 
 // build renders every variant that the last publish didn't have.
@@ -94,19 +77,13 @@ func (p *publisher) build(ctx context.Context, loaded *Loaded, parent v1alpha1.F
 		commits[source.Name] = source.Commit
 	}
 
-	all := variants{}
-	for _, plan := range loaded.Plans {
-		for _, assignment := range plan.Selected() {
-			key := variantKey(assignment)
-			if all[key] == nil {
-				all[key] = newVariant(assignment, loaded.found[assignment.Bundle.Metadata.Name])
-			}
-			all[key].clusters++
-		}
+	all, err := p.variants(ctx, loaded)
+	if err != nil {
+		return nil, err
 	}
 	list := slices.Collect(maps.Values(all))
 	progress := p.stage("build", len(list))
-	err := p.each(ctx, len(list), func(ctx context.Context, i int) error {
+	err = p.each(ctx, len(list), func(ctx context.Context, i int) error {
 		v := list[i]
 		key, err := bundler.Key(v.found, v.inputs)
 		if err != nil {
@@ -123,11 +100,53 @@ func (p *publisher) build(ctx context.Context, loaded *Loaded, parent v1alpha1.F
 	return all, err
 }
 
-func newVariant(a target.Assignment, found bundler.Found) *variant {
-	return &variant{
-		found:  found,
-		inputs: bundler.Variant{HelmValues: a.Values, Kustomize: a.Kustomize, Namespace: a.Namespace},
-		index:  v1alpha1.IndexBundle{Name: a.Bundle.Metadata.Name, Source: a.Bundle.Source.Name},
+// variants plans every cluster to find what has to be rendered. Plans are not kept: those of 5,000 clusters would fill
+// the memory, and are made again faster than they are swapped.
+func (p *publisher) variants(ctx context.Context, loaded *Loaded) (variants, error) {
+	var (
+		mu   sync.Mutex
+		all  = variants{}
+		errs []error
+	)
+	err := p.each(ctx, len(loaded.Fleet.Clusters), func(_ context.Context, i int) error {
+		plan, err := loaded.Fleet.PlanCluster(i)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			if errs = append(errs, err); len(errs) == maxFindings {
+				return errTooMany
+			}
+			return nil
+		}
+		for _, assignment := range plan.Assignments {
+			if !assignment.Selected {
+				continue
+			}
+			all.add(assignment, loaded.found[assignment.Bundle.Metadata.Name])
+		}
+		return nil
+	})
+	return all, errors.Join(append(errs, err)...)
+}
+
+// maxFindings bounds how many clusters' findings are returned: one wrong template fails for every cluster.
+const maxFindings = 20
+
+var errTooMany = errors.New("there may be more")
+
+// add counts a cluster. The values that a chart is tried with are those of the first one by name, whatever the order.
+func (v variants) add(a target.Assignment, found bundler.Found) {
+	known := v[a.Variant]
+	if known == nil {
+		known = &variant{
+			found: found, cluster: a.Cluster,
+			index: v1alpha1.IndexBundle{Name: a.Bundle.Metadata.Name, Source: a.Bundle.Source.Name},
+		}
+		v[a.Variant] = known
+	}
+	if known.clusters++; a.Cluster <= known.cluster {
+		known.cluster = a.Cluster
+		known.inputs = bundler.Variant{HelmValues: a.Values, Kustomize: a.Kustomize, Namespace: a.Namespace}
 	}
 }
 

@@ -37,17 +37,16 @@ type LoadOptions struct {
 	Auth     source.Auth
 }
 
-// Loaded is a fleet as read: checked, and planned for every cluster.
+// Loaded is a fleet as read and checked.
 type Loaded struct {
 	Fleet   *target.Fleet
-	Plans   []target.ClusterPlan
 	Sources []v1alpha1.IndexSource
 
 	found map[string]bundler.Found // by bundle
 }
 
-// Load reads a fleet repository, its sources and their bundles, and plans every cluster. All findings are returned at
-// once, each with its file and line.
+// Load reads a fleet repository, its sources and their bundles. All findings are returned at once, each with its file
+// and line.
 func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 	from := source.Options{CacheDir: opts.CacheDir, Auth: opts.Auth}
 	tree, err := source.Fleet(ctx, opts.Fleet, opts.Ref, from)
@@ -68,10 +67,7 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 	if err := loaded.readSources(ctx, fleet, from); err != nil {
 		return nil, err
 	}
-	if loaded.Fleet, err = target.New(*fleet); err != nil {
-		return nil, err
-	}
-	loaded.Plans, err = loaded.Fleet.Plan()
+	loaded.Fleet, err = target.New(*fleet)
 	return loaded, err
 }
 

@@ -170,27 +170,25 @@ func (p *publisher) issue(ctx context.Context, loaded *Loaded, variants variants
 		previous[cluster.Name] = cluster
 	}
 	opts := target.Options{Now: p.Now(), Validity: loaded.Fleet.Spec.Validity.Duration, AllowPrune: p.AllowPrune}
-	issued := make([]issuedTarget, len(loaded.Plans))
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(p.jobs)
-	for i, plan := range loaded.Plans {
-		group.Go(func() error {
-			name := plan.Cluster.Metadata.Name
-			before, known := previous[name]
-			if !known {
-				// A cluster that comes back goes on from the generation that its agent knows.
-				var err error
-				if before.Generation, err = p.lastGeneration(groupCtx, name); err != nil {
-					return fmt.Errorf("cluster %s: %w", name, err)
-				}
+	issued := make([]issuedTarget, len(loaded.Fleet.Clusters))
+	err := p.each(ctx, len(issued), func(ctx context.Context, i int) error {
+		plan, err := loaded.Fleet.PlanCluster(i)
+		if err != nil {
+			return err
+		}
+		name := plan.Cluster.Metadata.Name
+		before, known := previous[name]
+		if !known {
+			// A cluster that comes back goes on from the generation that its agent knows.
+			if before.Generation, err = p.lastGeneration(ctx, name); err != nil {
+				return fmt.Errorf("cluster %s: %w", name, err)
 			}
-			assembled := loaded.Fleet.Assemble(plan, variants.artifact)
-			next, action, reason := target.Issue(assembled, before, opts)
-			issued[i] = newIssued(plan.Cluster, next, action, reason, before)
-			return nil
-		})
-	}
-	return issued, group.Wait()
+		}
+		next, action, reason := target.Issue(loaded.Fleet.Assemble(plan, variants.artifact), before, opts)
+		issued[i] = newIssued(plan.Cluster, next, action, reason, before)
+		return nil
+	})
+	return issued, err
 }
 
 func newIssued(cluster target.Cluster, next v1alpha1.Target, action target.Action, reason string, before v1alpha1.IndexCluster) issuedTarget {

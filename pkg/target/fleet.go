@@ -47,6 +47,9 @@ type Fleet struct {
 	Bundles  []Bundle
 
 	groups map[string]labels.Selector
+	rules  []rules // of each bundle
+	// templates are shared by all bundles.
+	templates *templates
 }
 
 // New checks that names are unique, groups and rules select something and dependencies exist, and sorts everything by
@@ -57,6 +60,8 @@ func New(fleet Fleet) (*Fleet, error) {
 	f.Groups = slices.SortedFunc(slices.Values(f.Groups), func(a, b Group) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	f.Bundles = slices.SortedFunc(slices.Values(f.Bundles), func(a, b Bundle) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	f.groups = map[string]labels.Selector{}
+	f.templates = &templates{}
+	f.rules = make([]rules, len(f.Bundles))
 
 	var errs []error
 	if len(f.Clusters) == 0 {
@@ -86,7 +91,7 @@ func New(fleet Fleet) (*Fleet, error) {
 			errs = append(errs, bundle.Document.Errorf("metadata.name", "duplicate bundle %q, also in %s of source %q; rename one",
 				bundle.Metadata.Name, f.Bundles[i-1].Source.Path, f.Bundles[i-1].Source.Name))
 		}
-		errs = append(errs, f.checkRules(bundle)...)
+		errs = append(errs, f.compileRules(bundle, &f.rules[i])...)
 		errs = append(errs, f.checkDependencies(bundle)...)
 	}
 	return &f, errors.Join(errs...)
@@ -99,47 +104,50 @@ func place(d document.Document) string {
 	return fmt.Sprintf("%s:%d", d.File, d.Line)
 }
 
-func (f *Fleet) checkRules(bundle Bundle) []error {
+// compileRules makes the bundle's rules ready, and refuses those that are wrong or select no cluster.
+func (f *Fleet) compileRules(bundle Bundle, into *rules) []error {
+	name := bundle.Metadata.Name
 	if len(bundle.Targets) == 0 {
 		return []error{bundle.Document.Errorf("spec.targets",
-			"bundle %q has no targets; say who gets it in its spec.targets or in its source's targets (targets: [{}] is everyone)", bundle.Metadata.Name)}
+			"bundle %q has no targets; say who gets it in its spec.targets or in its source's targets (targets: [{}] is everyone)", name)}
 	}
+	into.templates = f.templates
 	var errs []error
 	// Rules of the source stand in another document; only the bundle's own have a place here.
 	for i, rule := range bundle.Targets {
-		if err := f.checkRule(rule); err != nil {
-			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.targets[%d]", i), "bundle %q: %v", bundle.Metadata.Name, err))
+		m, err := f.compileRule(rule)
+		if err != nil {
+			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.targets[%d]", i), "bundle %q: %v", name, err))
 		}
+		into.targets = append(into.targets, m)
 	}
 	for i, override := range bundle.Spec.Overrides {
-		if err := f.checkRule(override.When); err != nil {
-			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.overrides[%d].when", i), "bundle %q: override: %v", bundle.Metadata.Name, err))
+		m, err := f.compileRule(override.When)
+		if err != nil {
+			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.overrides[%d].when", i), "bundle %q: override: %v", name, err))
 		}
+		into.overrides = append(into.overrides, m)
 	}
 	return errs
 }
 
-// checkRule refuses a rule that is wrong or selects no cluster.
-func (f *Fleet) checkRule(rule v1alpha1.TargetRule) error {
-	if rule.ClusterGroup != "" && f.groups[rule.ClusterGroup] == nil {
-		return fmt.Errorf("cluster group %q is not in the inventory; there are %s", rule.ClusterGroup, names(f.Groups, func(g Group) string { return g.Metadata.Name }))
+func (f *Fleet) compileRule(rule v1alpha1.TargetRule) (matcher, error) {
+	m, err := f.newMatcher(rule)
+	if err != nil {
+		return m, err
 	}
 	if rule.ClusterName != "" && !slices.ContainsFunc(f.Clusters, func(c Cluster) bool { return c.Metadata.Name == rule.ClusterName }) {
-		return fmt.Errorf("cluster %q is not in the inventory; there are %s", rule.ClusterName, names(f.Clusters, func(c Cluster) string { return c.Metadata.Name }))
+		return m, fmt.Errorf("cluster %q is not in the inventory; there are %s", rule.ClusterName, names(f.Clusters, func(c Cluster) string { return c.Metadata.Name }))
 	}
-	for _, cluster := range f.Clusters {
-		matched, _, err := f.match(rule, cluster)
-		if err != nil {
-			return err
-		}
-		if matched {
-			return nil
+	for i := range f.Clusters {
+		if matched, _ := m.match(&f.Clusters[i]); matched {
+			return m, nil
 		}
 	}
 	if rule.AllowEmpty {
-		return nil
+		return m, nil
 	}
-	return fmt.Errorf("%s selects none of the %d clusters; correct it, or set allowEmpty: true", describe(rule), len(f.Clusters))
+	return m, fmt.Errorf("%s selects none of the %d clusters; correct it, or set allowEmpty: true", m.text, len(f.Clusters))
 }
 
 func (f *Fleet) checkDependencies(bundle Bundle) []error {

@@ -10,30 +10,46 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-// match reports whether the rule selects the cluster, and why or why not.
-func (f *Fleet) match(rule v1alpha1.TargetRule, cluster Cluster) (matched bool, why string, err error) {
-	if rule.ClusterName != "" && rule.ClusterName != cluster.Metadata.Name {
-		return false, "cluster name is not " + rule.ClusterName, nil
-	}
-	set := labels.Set(cluster.Metadata.Labels)
+// matcher is a rule made ready to be asked thousands of times.
+type matcher struct {
+	rule     v1alpha1.TargetRule
+	group    labels.Selector // nil: any
+	selector labels.Selector // nil: any
+	// text says what the rule selects, in the words of kubectl's selectors.
+	text string
+}
+
+func (f *Fleet) newMatcher(rule v1alpha1.TargetRule) (matcher, error) {
+	m := matcher{rule: rule, text: describe(rule)}
 	if rule.ClusterGroup != "" {
-		if selector := f.groups[rule.ClusterGroup]; selector == nil || !selector.Matches(set) {
-			return false, "not in cluster group " + rule.ClusterGroup, nil
+		if m.group = f.groups[rule.ClusterGroup]; m.group == nil {
+			return m, fmt.Errorf("cluster group %q is not in the inventory; there are %s",
+				rule.ClusterGroup, names(f.Groups, func(g Group) string { return g.Metadata.Name }))
 		}
 	}
 	if rule.ClusterSelector != nil {
-		selector, err := metav1.LabelSelectorAsSelector(rule.ClusterSelector)
-		if err != nil {
-			return false, "", fmt.Errorf("clusterSelector: %w", err)
-		}
-		if !selector.Matches(set) {
-			return false, "labels don't match " + selector.String(), nil
+		var err error
+		if m.selector, err = metav1.LabelSelectorAsSelector(rule.ClusterSelector); err != nil {
+			return m, fmt.Errorf("clusterSelector: %w", err)
 		}
 	}
-	return true, describe(rule), nil
+	return m, nil
 }
 
-// describe says what a rule selects, in the words of kubectl's selectors.
+// match reports whether the rule selects the cluster, and why or why not.
+func (m *matcher) match(cluster *Cluster) (matched bool, why string) {
+	set := labels.Set(cluster.Metadata.Labels)
+	switch {
+	case m.rule.ClusterName != "" && m.rule.ClusterName != cluster.Metadata.Name:
+		return false, "cluster name is not " + m.rule.ClusterName
+	case m.group != nil && !m.group.Matches(set):
+		return false, "not in cluster group " + m.rule.ClusterGroup
+	case m.selector != nil && !m.selector.Matches(set):
+		return false, "labels don't match " + m.selector.String()
+	}
+	return true, m.text
+}
+
 func describe(rule v1alpha1.TargetRule) string {
 	var parts []string
 	if rule.ClusterName != "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -22,27 +23,16 @@ type Assignment struct {
 	// Overrides are the names of those that apply, in order.
 	Overrides []string
 
-	// What holds after overrides and templates, when Selected.
+	// Variant tells apart what renders to other bytes: clusters with equal ones share an artifact. Of a chart that is
+	// installed at the edge it also tells apart the overrides, so that the chart is tried with each combination.
+	Variant string
+
+	// What holds after overrides and templates, when Selected. Values must not be changed: clusters share them.
 	Namespace string
 	Values    v1alpha1.Values
 	Variables map[string]string
 	Kustomize string
 	DependsOn []string
-}
-
-// Variant is what of an assignment changes the bundle's bytes. Clusters whose variants are equal share an artifact.
-type Variant struct {
-	Values    v1alpha1.Values `json:"values,omitempty"` // only of charts that the builder renders
-	Kustomize string          `json:"kustomize,omitempty"`
-}
-
-// Variant returns what of the assignment changes the bundle's bytes.
-func (a Assignment) Variant() Variant {
-	variant := Variant{Kustomize: a.Kustomize}
-	if helm := a.Bundle.Spec.Helm; helm != nil && helm.Install == v1alpha1.InstallApply {
-		variant.Values = a.Values
-	}
-	return variant
 }
 
 // ClusterPlan is one cluster with an assignment for each bundle of the fleet, sorted by name.
@@ -56,100 +46,93 @@ func (p ClusterPlan) Selected() []Assignment {
 	return slices.DeleteFunc(slices.Clone(p.Assignments), func(a Assignment) bool { return !a.Selected })
 }
 
+// maxFindings bounds how many findings a plan returns: one wrong template fails for every cluster.
+const maxFindings = 20
+
 // Plan computes every cluster's assignments, sorted by cluster. It returns all findings at once.
 func (f *Fleet) Plan() ([]ClusterPlan, error) {
-	var (
-		plans  []ClusterPlan
-		errs   []error
-		engine templates
-	)
-	for _, cluster := range f.Clusters {
-		plan := ClusterPlan{Cluster: cluster}
-		data := templateData(cluster)
-		for i := range f.Bundles {
-			assignment, err := f.assign(&engine, cluster, &f.Bundles[i], data)
-			if err != nil {
-				errs = append(errs, err)
-			}
-			plan.Assignments = append(plan.Assignments, assignment)
+	plans := make([]ClusterPlan, len(f.Clusters))
+	var errs []error
+	for i := range f.Clusters {
+		var err error
+		if plans[i], err = f.PlanCluster(i); err != nil {
+			errs = append(errs, err)
 		}
-		errs = append(errs, resolveDependencies(plan.Assignments)...)
-		plans = append(plans, plan)
+		if len(errs) == maxFindings {
+			errs = append(errs, errors.New("there may be more"))
+			break
+		}
 	}
 	return plans, errors.Join(errs...)
 }
 
-func (f *Fleet) assign(engine *templates, cluster Cluster, bundle *Bundle, data map[string]any) (Assignment, error) {
-	out := Assignment{Cluster: cluster.Metadata.Name, Bundle: bundle}
-	for _, rule := range bundle.Targets {
-		matched, why, err := f.match(rule, cluster)
-		if err != nil {
-			return out, bundle.Document.Errorf("spec.targets", "%v", err)
+// PlanCluster computes the assignments of the i-th cluster. It may be called concurrently.
+func (f *Fleet) PlanCluster(i int) (ClusterPlan, error) {
+	cluster := &f.Clusters[i]
+	plan := ClusterPlan{Cluster: *cluster, Assignments: make([]Assignment, len(f.Bundles))}
+	data := templateData(cluster)
+	var errs []error
+	for b := range f.Bundles {
+		var err error
+		if plan.Assignments[b], err = f.assign(cluster, b, data); err != nil {
+			errs = append(errs, err)
 		}
-		if matched {
-			out.Selected, out.Why = true, why
+	}
+	errs = append(errs, resolveDependencies(plan.Assignments)...)
+	return plan, errors.Join(errs...)
+}
+
+func (f *Fleet) assign(cluster *Cluster, b int, data map[string]any) (Assignment, error) {
+	bundle, rules := &f.Bundles[b], &f.rules[b]
+	out := Assignment{Cluster: cluster.Metadata.Name, Bundle: bundle}
+	var not []string
+	for i := range rules.targets {
+		if out.Selected, out.Why = rules.targets[i].match(cluster); out.Selected {
 			break
 		}
-		if out.Why != "" {
-			out.Why += "; "
-		}
-		out.Why += why
+		not = append(not, out.Why)
 	}
 	if !out.Selected {
+		out.Why = strings.Join(not, "; ")
 		return out, nil
 	}
-
-	spec := &bundle.Spec
-	out.Namespace = spec.Namespace
-	values, variables := v1alpha1.Values{}, maps.Clone(spec.Variables)
-	if spec.Helm != nil {
-		values = spec.Helm.Values.DeepCopy()
+	settings, err := rules.settings(bundle, cluster)
+	if err != nil {
+		return out, placeTemplate(bundle, err, "")
 	}
-	if spec.Kustomize != nil {
-		out.Kustomize = spec.Kustomize.Path
+	out.Overrides = settings.overrides
+	if settings.skip != "" {
+		out.Selected, out.Why = false, "skipped by override "+settings.skip
+		return out, nil
 	}
-	for i, override := range spec.Overrides {
-		matched, _, err := f.match(override.When, cluster)
-		if err != nil {
-			return out, bundle.Document.Errorf(fmt.Sprintf("spec.overrides[%d].when", i), "%v", err)
-		}
-		if !matched {
-			continue
-		}
-		name := override.Name
-		if name == "" {
-			name = fmt.Sprintf("overrides[%d]", i)
-		}
-		out.Overrides = append(out.Overrides, name)
-		if override.Skip {
-			out.Selected, out.Why = false, "skipped by override "+name
-			return out, nil
-		}
-		if override.Namespace != "" {
-			out.Namespace = override.Namespace
-		}
-		if override.Kustomize != nil {
-			out.Kustomize = override.Kustomize.Path
-		}
-		values = merge(values, override.Values)
-		if len(override.Variables) > 0 && variables == nil {
-			variables = map[string]string{}
-		}
-		maps.Copy(variables, override.Variables)
-		if spec.OverrideMode == v1alpha1.OverrideFirst {
-			break
-		}
+	out.Namespace, out.Kustomize, out.Variant = settings.namespace, settings.kustomize, settings.variant
+	values, err := settings.values.expand(data)
+	if err != nil {
+		return out, placeTemplate(bundle, err, cluster.Metadata.Name)
 	}
-
-	var err error
-	if out.Values, err = engine.values(values, "spec.helm.values", data); err == nil {
-		out.Variables, err = engine.strings(variables, "spec.variables", data)
+	if values := values.(map[string]any); len(values) > 0 {
+		out.Values = values
 	}
-	var failed *templateError
-	if errors.As(err, &failed) {
-		return out, bundle.Document.Errorf(failed.path, "bundle %q for cluster %q: %v; set it in the cluster's spec.values, or use: | default", bundle.Metadata.Name, cluster.Metadata.Name, failed)
+	if out.Variables, err = expandStrings(settings.variables, data); err != nil {
+		return out, placeTemplate(bundle, err, cluster.Metadata.Name)
+	}
+	if settings.values.varies && renders(bundle) {
+		out.Variant, err = variantKey(bundle, settings, out.Values)
 	}
 	return out, err
+}
+
+// placeTemplate says where a template stands that failed, and for which cluster.
+func placeTemplate(bundle *Bundle, err error, cluster string) error {
+	var failed *templateError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	if cluster == "" {
+		return bundle.Document.Errorf(failed.path, "bundle %q: %v", bundle.Metadata.Name, failed)
+	}
+	return bundle.Document.Errorf(failed.path, "bundle %q for cluster %q: %v; set it in the cluster's spec.values, or use: | default",
+		bundle.Metadata.Name, cluster, failed)
 }
 
 // merge returns base with over merged over it: maps by key, everything else replaced, null removes.

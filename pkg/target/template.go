@@ -11,8 +11,6 @@ import (
 	"text/template/parse"
 
 	"github.com/Masterminds/sprig/v3"
-
-	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
 const (
@@ -23,31 +21,39 @@ const (
 	maxExpansion = 1 << 20
 )
 
-// templates expands ${ } in values. Functions that read the environment, the clock, the network or randomness are not
-// there, so that the same fleet gives the same target everywhere. A value that is one ${ } keeps the type of what it
-// yields: numbers, booleans, lists and maps. It may be used concurrently.
-type templates struct{ parsed sync.Map }
-
-// compiled is one parsed string.
+// compiled is one parsed string. It may be used concurrently.
 type compiled struct {
 	text *template.Template
-	// value is the same template when it is a single expression; it yields a value, not text.
+	// value is true for a single expression, which yields a value, not text.
 	value bool
 }
 
-// result catches the value of a single expression.
-type result struct{ value any }
+const (
+	// captureFunction is called with what templates see and the value of a single expression.
+	captureFunction = "pinnace_value"
+	// capturedKey is where it leaves the value. No template can name it.
+	capturedKey = "\x00captured"
+)
 
-const captureFunction = "pinnace_value"
+func capture(data map[string]any, value any) string {
+	data[capturedKey] = value
+	return ""
+}
 
-func (t *templates) compile(text string) (*compiled, error) {
-	if cached, ok := t.parsed.Load(text); ok {
-		return cached.(*compiled), nil
+// templates parses each text once. It may be used concurrently.
+type templates struct{ parsed sync.Map }
+
+// parse parses a string with ${ } in it. Functions that read the environment, the clock, the network or randomness are
+// not there, so that the same fleet gives the same target everywhere. A string that is one ${ } keeps the type of what
+// it yields: numbers, booleans, lists and maps.
+func (t *templates) parse(text string) (*compiled, error) {
+	if known, ok := t.parsed.Load(text); ok {
+		return known.(*compiled), nil
 	}
 	out := &compiled{}
 	if expression, ok := singleExpression(text); ok {
-		parsed, err := newTemplate().Parse(leftDelimiter + " " + captureFunction + " (" + expression + ") " + rightDelimiter)
-		if err == nil {
+		call := leftDelimiter + " " + captureFunction + " $ (" + expression + ") " + rightDelimiter
+		if parsed, err := newTemplate().Parse(call); err == nil {
 			out.text, out.value = parsed, true
 		}
 	}
@@ -67,7 +73,7 @@ func (t *templates) compile(text string) (*compiled, error) {
 
 func newTemplate() *template.Template {
 	funcs := sprig.HermeticTxtFuncMap()
-	funcs[captureFunction] = func(any) string { return "" }
+	funcs[captureFunction] = capture
 	return template.New("value").Delims(leftDelimiter, rightDelimiter).Option("missingkey=error").Funcs(funcs)
 }
 
@@ -103,29 +109,20 @@ func usesDefault(node parse.Node) bool {
 	return false
 }
 
+// expand executes the template. data belongs to the caller alone.
 func (c *compiled) expand(data map[string]any) (any, error) {
 	text := &boundedText{}
-	if !c.value {
-		err := c.text.Execute(text, data)
-		if err == nil && strings.Contains(text.String(), "<no value>") {
-			err = errors.New("a key has no value")
-		}
-		return text.String(), err
-	}
-	// The function is bound per execution: a parsed template is shared by all clusters.
-	clone, err := c.text.Clone()
-	if err != nil {
+	delete(data, capturedKey)
+	if err := c.text.Execute(text, data); err != nil {
 		return nil, err
 	}
-	var got result
-	clone.Funcs(template.FuncMap{captureFunction: func(value any) string { got.value = value; return "" }})
-	if err := clone.Execute(text, data); err != nil {
-		return nil, err
-	}
-	if got.value == nil {
+	switch value := data[capturedKey]; {
+	case c.value && value != nil:
+		return value, nil
+	case c.value, strings.Contains(text.String(), "<no value>"):
 		return nil, errors.New("a key has no value")
 	}
-	return got.value, nil
+	return text.String(), nil
 }
 
 type boundedText struct{ strings.Builder }
@@ -137,67 +134,79 @@ func (b *boundedText) Write(p []byte) (int, error) {
 	return b.Builder.Write(p)
 }
 
-// value expands all strings in a JSON-like value. path is where it stands, for errors.
-func (t *templates) value(value any, path string, data map[string]any) (any, error) {
+// expander is a JSON-like value with its templates parsed. What holds none is shared by all clusters.
+type expander struct {
+	constant any
+	text     *compiled
+	raw      string // of text
+	path     string // where text stands, for errors
+	fields   map[string]expander
+	items    []expander
+	varies   bool // there is a template in it
+}
+
+// compile parses the templates in a value. path is where it stands.
+func (t *templates) compile(value any, path string) (expander, error) {
+	out := expander{constant: value, path: path}
 	switch value := value.(type) {
 	case string:
 		if !strings.Contains(value, leftDelimiter) {
-			return value, nil
+			return out, nil
 		}
-		compiled, err := t.compile(value)
+		text, err := t.parse(value)
 		if err != nil {
-			return nil, &templateError{path: path, text: value, err: err}
+			return out, &templateError{path: path, text: value, err: err}
 		}
-		out, err := compiled.expand(data)
+		out.text, out.raw, out.varies = text, value, true
+	case map[string]any:
+		out.fields = make(map[string]expander, len(value))
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			field, err := t.compile(value[key], path+"."+key)
+			if err != nil {
+				return out, err
+			}
+			out.fields[key], out.varies = field, out.varies || field.varies
+		}
+	case []any:
+		for i, item := range value {
+			item, err := t.compile(item, fmt.Sprintf("%s[%d]", path, i))
+			if err != nil {
+				return out, err
+			}
+			out.items, out.varies = append(out.items, item), out.varies || item.varies
+		}
+	}
+	return out, nil
+}
+
+// expand returns the value for one cluster. It must not be changed: parts of it may be shared.
+func (e *expander) expand(data map[string]any) (any, error) {
+	switch {
+	case !e.varies:
+		return e.constant, nil
+	case e.text != nil:
+		out, err := e.text.expand(data)
 		if err != nil {
-			return nil, &templateError{path: path, text: value, err: err}
+			return nil, &templateError{path: e.path, text: e.raw, err: err}
 		}
 		return out, nil
-	case map[string]any:
-		out := make(map[string]any, len(value))
-		for _, key := range slices.Sorted(maps.Keys(value)) {
-			item, err := t.value(value[key], path+"."+key, data)
+	case e.fields != nil:
+		out := make(map[string]any, len(e.fields))
+		for key, field := range e.fields {
+			value, err := field.expand(data)
 			if err != nil {
 				return nil, err
 			}
-			out[key] = item
-		}
-		return out, nil
-	case []any:
-		out := make([]any, len(value))
-		for i, item := range value {
-			var err error
-			if out[i], err = t.value(item, fmt.Sprintf("%s[%d]", path, i), data); err != nil {
-				return nil, err
-			}
+			out[key] = value
 		}
 		return out, nil
 	}
-	return value, nil
-}
-
-func (t *templates) values(values v1alpha1.Values, path string, data map[string]any) (v1alpha1.Values, error) {
-	if len(values) == 0 {
-		return nil, nil
-	}
-	out, err := t.value(map[string]any(values), path, data)
-	if err != nil {
-		return nil, err
-	}
-	return out.(map[string]any), nil
-}
-
-func (t *templates) strings(variables map[string]string, path string, data map[string]any) (map[string]string, error) {
-	if len(variables) == 0 {
-		return nil, nil
-	}
-	out := make(map[string]string, len(variables))
-	for _, key := range slices.Sorted(maps.Keys(variables)) {
-		value, err := t.value(variables[key], path+"."+key, data)
-		if err != nil {
+	out := make([]any, len(e.items))
+	for i := range e.items {
+		var err error
+		if out[i], err = e.items[i].expand(data); err != nil {
 			return nil, err
 		}
-		out[key] = fmt.Sprint(value)
 	}
 	return out, nil
 }
@@ -224,7 +233,7 @@ func (e *templateError) Error() string {
 func (e *templateError) Unwrap() error { return e.err }
 
 // templateData is what templates see of a cluster.
-func templateData(cluster Cluster) map[string]any {
+func templateData(cluster *Cluster) map[string]any {
 	return map[string]any{"cluster": map[string]any{
 		"name":        cluster.Metadata.Name,
 		"labels":      stringMap(cluster.Metadata.Labels),

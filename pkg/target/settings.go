@@ -1,0 +1,149 @@
+package target
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+)
+
+// rules are a bundle's rules, and what each combination of its overrides makes of it. Clusters are many and
+// combinations few, so overrides are merged and templates parsed once for each.
+type rules struct {
+	targets   []matcher
+	overrides []matcher
+	merged    sync.Map // by the combination
+	templates *templates
+}
+
+// settings are a bundle after one combination of overrides.
+type settings struct {
+	overrides []string
+	skip      string // the override that skips the bundle
+	namespace string
+	kustomize string
+	values    expander
+	variables map[string]expander
+	variant   string
+}
+
+// settings returns what the overrides that match the cluster make of the bundle.
+func (r *rules) settings(bundle *Bundle, cluster *Cluster) (*settings, error) {
+	matching := make([]byte, 0, len(r.overrides))
+	for i := range r.overrides {
+		if matched, _ := r.overrides[i].match(cluster); matched {
+			matching = append(matching, byte(i>>8), byte(i))
+			if bundle.Spec.OverrideMode == v1alpha1.OverrideFirst {
+				break
+			}
+		}
+	}
+	combination := string(matching)
+	if known, ok := r.merged.Load(combination); ok {
+		return known.(*settings), nil
+	}
+	var overrides []int
+	for i := 0; i < len(matching); i += 2 {
+		overrides = append(overrides, int(matching[i])<<8|int(matching[i+1]))
+	}
+	merged, err := r.merge(bundle, overrides)
+	if err != nil {
+		return nil, err
+	}
+	known, _ := r.merged.LoadOrStore(combination, merged)
+	return known.(*settings), nil
+}
+
+func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
+	spec := &bundle.Spec
+	out := &settings{namespace: spec.Namespace}
+	values, variables := map[string]any{}, maps.Clone(spec.Variables)
+	if spec.Helm != nil && spec.Helm.Values != nil {
+		values = spec.Helm.Values
+	}
+	if spec.Kustomize != nil {
+		out.kustomize = spec.Kustomize.Path
+	}
+	for _, i := range matching {
+		override := spec.Overrides[i]
+		name := override.Name
+		if name == "" {
+			name = fmt.Sprintf("overrides[%d]", i)
+		}
+		out.overrides = append(out.overrides, name)
+		if override.Skip {
+			out.skip = name
+			return out, nil
+		}
+		if override.Namespace != "" {
+			out.namespace = override.Namespace
+		}
+		if override.Kustomize != nil {
+			out.kustomize = override.Kustomize.Path
+		}
+		values = merge(values, override.Values)
+		if len(override.Variables) > 0 && variables == nil {
+			variables = map[string]string{}
+		}
+		maps.Copy(variables, override.Variables)
+	}
+	var err error
+	if out.values, err = r.templates.compile(values, "spec.helm.values"); err != nil {
+		return nil, err
+	}
+	out.variables = make(map[string]expander, len(variables))
+	for key, value := range variables {
+		if out.variables[key], err = r.templates.compile(value, "spec.variables."+key); err != nil {
+			return nil, err
+		}
+	}
+	out.variant, err = variantKey(bundle, out, values)
+	return out, err
+}
+
+// renders reports whether the builder renders the bundle with its values.
+func renders(bundle *Bundle) bool {
+	return bundle.Spec.Helm != nil && bundle.Spec.Helm.Install == v1alpha1.InstallApply
+}
+
+// variantKey tells apart what renders to other bytes.
+func variantKey(bundle *Bundle, s *settings, values v1alpha1.Values) (string, error) {
+	inputs := struct {
+		Namespace string
+		Values    v1alpha1.Values
+		Overrides string
+		Kustomize string
+	}{Kustomize: s.kustomize}
+	if bundle.Spec.Helm != nil {
+		inputs.Namespace, inputs.Overrides = s.namespace, strings.Join(s.overrides, "\x00")
+	}
+	if renders(bundle) {
+		inputs.Values = values
+	}
+	data, err := json.Marshal(inputs)
+	if err != nil {
+		return "", fmt.Errorf("bundle %q: values: %w", bundle.Metadata.Name, err)
+	}
+	sum := sha256.Sum256(data)
+	return bundle.Metadata.Name + "/" + hex.EncodeToString(sum[:8]), nil
+}
+
+func expandStrings(variables map[string]expander, data map[string]any) (map[string]string, error) {
+	if len(variables) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]string, len(variables))
+	for key, variable := range variables {
+		value, err := variable.expand(data)
+		if err != nil {
+			return nil, err
+		}
+		out[key] = fmt.Sprint(value)
+	}
+	return out, nil
+}
