@@ -49,15 +49,15 @@ func TestBadBundleFiles(t *testing.T) {
 		{"misspelt field", "spec:\n  namepsace: x\n", `web/pinnace.yaml:5:3: unknown field "namepsace" in Bundle.spec; did you mean "namespace"?`},
 		{"wrong kind", "---\nkind: Cluster\n", "web/pinnace.yaml"},
 		{"two renderers", "spec:\n  helm: {}\n  kustomize: {}\n", "web/pinnace.yaml:6:3: a bundle is one of helm, kustomize and manifests, not helm and kustomize"},
-		{"override mode", "spec:\n  overrideMode: last\n", `web/pinnace.yaml:5:17: unknown mode "last"; use merge or first`},
-		{"drift mode", "spec:\n  drift:\n    mode: repair\n", `web/pinnace.yaml:6:11: unknown mode "repair"; use correct, warn or off`},
+		{"override mode", "spec:\n  overrideMode: last\n", `web/pinnace.yaml:5:17: Bundle.spec.overrideMode must be one of merge, first, got "last"`},
+		{"drift mode", "spec:\n  drift:\n    mode: repair\n", `web/pinnace.yaml:6:11: Bundle.spec.drift.mode must be one of correct, warn, off, got "repair"`},
 		{"drift pointer", "spec:\n  drift: {ignore: [{kind: A, jsonPointers: [spec.replicas]}]}\n", "web/pinnace.yaml:5:30: \"spec.replicas\" is no JSON pointer"},
 		{"drift without pointer", "spec:\n  drift: {ignore: [{kind: A}]}\n", "names no field"},
 		{"dependency on nothing", "spec:\n  dependsOn:\n    - {}\n", "web/pinnace.yaml:6:7: names nothing; set bundle or selector"},
 		{"dependency twice", "spec: {dependsOn: [{bundle: a, selector: {}}]}\n", "sets bundle and selector"},
 		{"dependency on itself", "spec: {dependsOn: [{bundle: web}]}\n", "depends on itself"},
 		{"namespace", "spec: {namespace: A_b}\n", "no name for a namespace"},
-		{"install", "spec: {helm: {install: template}}\n", `unknown "template"; use release or apply`},
+		{"install", "spec: {helm: {install: template}}\n", `must be one of release, apply, got "template"`},
 		{"chart", "spec: {helm: {chart: ./nowhere}}\n", "there is no web/nowhere/Chart.yaml"},
 		{"chart outside", "spec: {helm: {chart: ../../other}}\n", `"../../other" leads out of the source`},
 		{"release name", "spec: {helm: {releaseName: " + strings.Repeat("a", 54) + "}}\n", "more than 53 characters"},
@@ -90,7 +90,7 @@ func TestAllFindingsAtOnce(t *testing.T) {
 		"a/pinnace.yaml": bundleHead + "spec: {overrideMode: x, drift: {mode: y}}\n",
 		"b/pinnace.yaml": bundleHead + "spec: {overrideMode: z}\n",
 	}, "*", "nothing/*")
-	wantError(t, err, `unknown mode "x"`, `unknown mode "y"`, `unknown mode "z"`, "matches nothing")
+	wantError(t, err, `got "x"`, `got "y"`, `got "z"`, "matches nothing")
 }
 
 func TestBundlesThatDoNotBuild(t *testing.T) {

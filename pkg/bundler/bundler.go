@@ -189,10 +189,8 @@ func buildRelease(found Found, variant Variant, built *Built) error {
 	}
 	built.Objects = objects.Unstructured()
 	// Not from the variant's values: all clusters share the artifact, which lists what the bundle itself asks for.
-	own, err := render.Try(chart, found.release(Variant{}, helm.Values))
-	if err != nil {
-		return nil
-	}
+	// It may not render without what a cluster adds; then none is listed.
+	own, _ := render.Try(chart, found.release(Variant{}, helm.Values))
 	for _, image := range own.Images() {
 		// What only a cluster's values make is no reference.
 		if !strings.Contains(image.Reference, "${") {

@@ -28,7 +28,7 @@ func Discover(ctx context.Context, tree source.Tree, src v1alpha1.Source) ([]Fou
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", src.Name, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	if len(src.Paths) == 0 {
 		return nil, fmt.Errorf("source %q: names no paths; add one, such as bundles/*", src.Name)
 	}

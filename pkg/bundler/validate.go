@@ -30,7 +30,7 @@ func (c *check) report(path, format string, args ...any) {
 	c.findings = append(c.findings, c.found.Document.Errorf(path, format, args...))
 }
 
-// validate finds what the types allow but makes no sense. All findings are returned at once.
+// validate finds what decoding allows but makes no sense. All findings are returned at once.
 func (f Found) validate() error {
 	c := &check{found: f}
 	spec := f.Bundle.Spec
@@ -63,9 +63,6 @@ func (f Found) validate() error {
 func (c *check) helm(helm *v1alpha1.Helm) {
 	if helm == nil {
 		return
-	}
-	if helm.Install != v1alpha1.InstallRelease && helm.Install != v1alpha1.InstallApply {
-		c.report("spec.helm.install", "unknown %q; use %s or %s", helm.Install, v1alpha1.InstallRelease, v1alpha1.InstallApply)
 	}
 	if problems := validation.IsDNS1123Subdomain(helm.ReleaseName); len(problems) > 0 {
 		c.report("spec.helm.releaseName", "%q is no name for a release: %s", helm.ReleaseName, problems[0])
@@ -148,11 +145,6 @@ func (c *check) dependencies(dependencies []v1alpha1.Dependency) {
 }
 
 func (c *check) overrides(spec v1alpha1.BundleSpec) {
-	switch spec.OverrideMode {
-	case "", v1alpha1.OverrideMerge, v1alpha1.OverrideFirst:
-	default:
-		c.report("spec.overrideMode", "unknown mode %q; use %s or %s", spec.OverrideMode, v1alpha1.OverrideMerge, v1alpha1.OverrideFirst)
-	}
 	for i, override := range spec.Overrides {
 		place := fmt.Sprintf("spec.overrides[%d]", i)
 		if override.Values != nil && spec.Helm == nil {
@@ -174,12 +166,6 @@ func (c *check) overrides(spec v1alpha1.BundleSpec) {
 }
 
 func (c *check) options(options v1alpha1.DeployOptions) {
-	switch options.Drift.Mode {
-	case "", v1alpha1.DriftCorrect, v1alpha1.DriftWarn, v1alpha1.DriftOff:
-	default:
-		c.report("spec.drift.mode", "unknown mode %q; use %s, %s or %s", options.Drift.Mode,
-			v1alpha1.DriftCorrect, v1alpha1.DriftWarn, v1alpha1.DriftOff)
-	}
 	for i, ignored := range options.Drift.Ignore {
 		place := fmt.Sprintf("spec.drift.ignore[%d].jsonPointers", i)
 		if len(ignored.JSONPointers) == 0 {

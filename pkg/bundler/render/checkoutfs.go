@@ -85,7 +85,7 @@ func (c *checkoutFS) ReadDir(name string) ([]string, error) {
 	if err != nil {
 		return nil, readError(local(name), err)
 	}
-	defer opened.Close()
+	defer func() { _ = opened.Close() }()
 	names, err := opened.Readdirnames(-1)
 	slices.Sort(names)
 	return names, err

@@ -56,7 +56,7 @@ func (f Folder) File(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	return readFile(root, joined, maxFolderBytes)
 }
 
@@ -66,7 +66,7 @@ func (f Folder) Files() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	r := reader{root: root, files: map[string][]byte{}, left: maxFolderBytes}
 	if err := r.folder(f.Path, "", 0); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (r *reader) folder(full, relative string, depth int) error {
 	if err != nil {
 		return readError(full, err)
 	}
-	defer opened.Close()
+	defer func() { _ = opened.Close() }()
 	entries, err := opened.ReadDir(-1)
 	if err != nil {
 		return readError(full, err)
@@ -136,7 +136,7 @@ func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, readError(name, err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	content, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err != nil {
 		return nil, readError(name, err)

@@ -23,7 +23,7 @@ func KustomizeInputs(folder Folder) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	checkout, err := newCheckoutFS(root)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func Kustomize(folder Folder) (Objects, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	files, err := newCheckoutFS(root)
 	if err != nil {
 		return nil, err
@@ -86,16 +86,17 @@ func (c *checkoutFS) checkKustomization(file string, data []byte) error {
 	if len(k.HelmCharts)+len(k.HelmChartInflationGenerator) > 0 || k.HelmGlobals != nil {
 		return fmt.Errorf("%s: helmCharts are not rendered inside of a kustomization; make the chart a bundle with spec.helm", file)
 	}
+	k.FixKustomization() // bases become resources
 	var entries []string
-	for _, list := range [][]string{k.Resources, k.Bases, k.Components, k.Crds, k.Configurations} {
+	for _, list := range [][]string{k.Resources, k.Components, k.Crds, k.Configurations} {
 		entries = append(entries, list...)
 	}
-	for _, patch := range k.PatchesStrategicMerge {
+	for _, patch := range k.PatchesStrategicMerge { //nolint:staticcheck // deprecated, but Kustomize still reads it
 		if !inline(string(patch)) {
 			entries = append(entries, string(patch))
 		}
 	}
-	for _, patch := range slices.Concat(k.Patches, k.PatchesJson6902) {
+	for _, patch := range slices.Concat(k.Patches, k.PatchesJson6902) { //nolint:staticcheck // deprecated, but Kustomize still reads it
 		entries = append(entries, patch.Path)
 	}
 	for _, replacement := range k.Replacements {

@@ -106,7 +106,7 @@ func decode(document text, strict bool) (map[string]any, error) {
 	case map[string]any:
 		return value, nil
 	}
-	return nil, fmt.Errorf("line %d: is no object; a manifest begins with apiVersion: and kind:", document.line)
+	return nil, fmt.Errorf("line %d: is no object; a manifest begins with apiVersion and kind", document.line)
 }
 
 // flatten checks an object and takes lists apart.

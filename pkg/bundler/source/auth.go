@@ -150,7 +150,10 @@ func fromNetrc(file string, to address) (username, password string, err error) {
 	words := strings.Fields(strings.Join(lines, "\n"))
 	matches := false
 	found := func() bool { return matches && password != "" && (to.user == "" || to.user == username) }
-	for i := 0; i < len(words) && !(found() && (words[i] == "machine" || words[i] == "default")); i++ {
+	for i := 0; i < len(words); i++ {
+		if found() && (words[i] == "machine" || words[i] == "default") {
+			break
+		}
 		next := ""
 		if i+1 < len(words) {
 			next = words[i+1]
@@ -183,7 +186,7 @@ func readLines(file string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("git credentials: %w", err)
 	}
-	defer opened.Close()
+	defer func() { _ = opened.Close() }()
 	var lines []string
 	scanner := bufio.NewScanner(opened)
 	for scanner.Scan() {
@@ -224,7 +227,7 @@ func (a Auth) ssh(to address) (transport.AuthMethod, error) {
 		User:                  to.user,
 		HostKeyCallbackHelper: gitssh.HostKeyCallbackHelper{HostKeyCallback: callback},
 		Callback: func() ([]ssh.Signer, error) {
-			if agentErr != nil {
+			if agent == nil {
 				return keys, nil
 			}
 			held, err := agent.Signers()

@@ -50,7 +50,7 @@ func (c cache) fill(fetch func(work string) (commit string, err error)) (dir, co
 	if err != nil {
 		return "", "", fmt.Errorf("cache of checkouts: %w", err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	if commit, err = fetch(work); err != nil {
 		return "", "", err
 	}

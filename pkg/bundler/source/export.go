@@ -35,7 +35,7 @@ func export(ctx context.Context, commit *object.Commit, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	tree, err := commit.Tree()
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", commit.Hash, err)
@@ -106,7 +106,7 @@ func writeBlob(root *os.Root, name string, blob *object.File) (err error) {
 	if err != nil {
 		return err
 	}
-	defer reader.Close()
+	defer func() { _ = reader.Close() }()
 	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err

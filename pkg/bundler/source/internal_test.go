@@ -1,11 +1,16 @@
 package source
 
 import (
+	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/e2e/githttp"
 )
 
 func TestIdentity(t *testing.T) {
@@ -79,6 +84,48 @@ func TestToken(t *testing.T) {
 		username, password, err := auth.basic(to)
 		if got := username + " " + password; err != nil || got != want {
 			t.Errorf("%s: got %q %v, want %q", url, got, err, want)
+		}
+	}
+}
+
+func TestQuota(t *testing.T) {
+	server, err := githttp.Start(t.TempDir(), githttp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	content := make([]byte, 100_000)
+	for i := range content {
+		content[i] = byte(rand.IntN(256))
+	}
+	work := t.TempDir()
+	if err := os.WriteFile(filepath.Join(work, "a"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Create(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Commit(t.Context(), "web", "main", work, "big"); err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{server.Repository("web"), "file://" + server.Dir("web")} {
+		to, err := parseAddress(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for quota, want := range map[int64]error{50_000: ErrRefused, 200_000: nil} {
+			r, err := newRemote(to, Auth{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.quota = quota
+			rev, err := r.resolve(t.Context(), v1alpha1.GitRef{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.fetch(t.Context(), rev, t.TempDir()); !errors.Is(err, want) {
+				t.Errorf("%s, %d bytes: got %v, want %v", url, quota, err, want)
+			}
 		}
 	}
 }

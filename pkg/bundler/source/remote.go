@@ -36,6 +36,7 @@ type remote struct {
 	address  address
 	auth     transport.AuthMethod
 	caBundle []byte
+	quota    int64 // bytes that are fetched at most
 }
 
 func newRemote(a address, auth Auth) (*remote, error) {
@@ -43,7 +44,7 @@ func newRemote(a address, auth Auth) (*remote, error) {
 	if err != nil {
 		return nil, &Error{URL: a.identity, Kind: ErrUnauthorized, Err: err}
 	}
-	r := &remote{address: a, auth: method}
+	r := &remote{address: a, auth: method, quota: maxBytes}
 	if auth.CAFile != "" && a.scheme == "https" {
 		if r.caBundle, err = os.ReadFile(auth.CAFile); err != nil {
 			return nil, fmt.Errorf("certificates for git: %w", err)
@@ -114,8 +115,9 @@ func similar(name plumbing.ReferenceName, all map[plumbing.ReferenceName]*plumbi
 // fetch gets the revision, shallow where the server can, writes its files to work/tree and returns the commit. The
 // commit differs from the revision's when the branch moved in the meantime.
 func (r *remote) fetch(ctx context.Context, rev revision, work string) (string, error) {
-	storage := filesystem.NewStorage(osfs.New(filepath.Join(work, gitDir)), gitcache.NewObjectLRUDefault())
-	defer storage.Close()
+	disk := newQuotaFS(osfs.New(filepath.Join(work, gitDir)), r.quota)
+	storage := filesystem.NewStorage(disk, gitcache.NewObjectLRUDefault())
+	defer func() { _ = storage.Close() }()
 	repository, err := git.Init(storage, nil)
 	if err != nil {
 		return "", fmt.Errorf("cache of checkouts: %w", err)
@@ -198,6 +200,8 @@ func (r *remote) classify(err error) *Error {
 	var hostKey *knownhosts.KeyError
 	failure := &Error{URL: r.address.identity, Err: err}
 	switch {
+	case errors.Is(err, errQuota):
+		failure.Kind = ErrRefused
 	case errors.As(err, &hostKey):
 		failure.Kind = ErrUnauthorized
 		failure.Act = fmt.Sprintf("check the server's key and add it: ssh-keyscan %s >> ~/.ssh/known_hosts", strings.Split(r.address.host, ":")[0])

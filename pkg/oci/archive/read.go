@@ -22,7 +22,7 @@ func Walk(r io.Reader, limits Limits, visit func(name string, content []byte) er
 	if err != nil {
 		return readError("", err)
 	}
-	defer compressed.Close()
+	defer func() { _ = compressed.Close() }()
 	// The margin lets headers and padding of the largest allowed content through: two blocks a file, 10 KiB at the end.
 	inflated := &bounded{
 		r: compressed, left: limits.Unpacked + int64(limits.Files)*2048 + 10<<10,
@@ -122,7 +122,7 @@ func Extract(r io.Reader, limits Limits, dir string) error {
 	if err != nil {
 		return fmt.Errorf("extract: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	return Walk(r, limits, func(name string, content []byte) error {
 		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 			return fmt.Errorf("extract %q: %w", name, err)
