@@ -102,11 +102,11 @@ func runBuild(ctx context.Context, s *session, opts buildOptions) error {
 	}
 	found, err := findBundle(ctx, opts)
 	if err != nil {
-		return err
+		return ofInput(err)
 	}
 	built, err := bundler.Build(ctx, found, opts.variant(found))
 	if err != nil {
-		return err
+		return ofInput(err)
 	}
 	if registry == nil {
 		return s.printObjects(built)
@@ -133,7 +133,7 @@ func (o buildOptions) destination(s *session) (oci.Registry, error) {
 	case o.layout != "":
 		return oci.OpenLayout(o.layout)
 	case o.push != "":
-		return oci.Open(o.push, o.registry.options(s))
+		return o.registry.open(s, o.push)
 	case o.key != "" || len(o.tags) > 0:
 		return nil, usagef("--key and --tag need a place for the bundle: --layout, or --push")
 	}

@@ -45,6 +45,14 @@ func exitCode(err error) int {
 	return exitcode.No
 }
 
+// ofInput classifies what nothing else does as wrong input: what a fleet's files say. I/O errors stay what they are.
+func ofInput(err error) error {
+	if err == nil || exitCode(err) != exitcode.No || errors.Is(err, publish.ErrConcurrent) || errors.As(err, new(*fs.PathError)) {
+		return err
+	}
+	return exitcode.With(exitcode.Usage, err)
+}
+
 // act is what mends an error of which only the command line knows the mending flag; empty for all others.
 func act(err error) string {
 	switch {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,10 +70,18 @@ func (s *session) printError(err error, code int) {
 		s.writeJSON(map[string]any{"level": "error", "msg": strings.Join(errorLines(err), "\n"), "exitCode": code})
 		return
 	}
-	for _, line := range errorLines(err) {
+	lines := errorLines(err)
+	more := len(lines) - maxErrorLines
+	if more > 0 && !s.verbose {
+		lines = append(lines[:maxErrorLines], fmt.Sprintf("and %d more; -v shows all", more))
+	}
+	for _, line := range lines {
 		fmt.Fprintf(s.Err, "error: %s\n", line)
 	}
 }
+
+// maxErrorLines bounds what a wrong fleet of thousands of clusters prints.
+const maxErrorLines = 20
 
 // errorLines puts each of several errors on a line of its own: findings in documents, above all.
 func errorLines(err error) []string {
@@ -82,6 +91,16 @@ func errorLines(err error) []string {
 			lines = append(lines, errorLines(one)...)
 		}
 		return lines
+	}
+	// What stands before a list stands before each of it.
+	if inner := errors.Unwrap(err); inner != nil && parts(inner) != nil {
+		if prefix, ok := strings.CutSuffix(err.Error(), inner.Error()); ok {
+			lines := errorLines(inner)
+			for i, line := range lines {
+				lines[i] = oneLine(prefix) + " " + line
+			}
+			return lines
+		}
 	}
 	line := oneLine(err.Error())
 	if act := act(err); act != "" {

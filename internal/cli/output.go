@@ -106,9 +106,11 @@ func printTable(w io.Writer, v view, wide bool) error {
 		}
 		// A cell of foreign text must not break the table or steer the terminal.
 		for i, cell := range shown {
-			shown[i] = strings.Map(printable, cell)
+			if shown[i] = strings.Map(printable, cell); shown[i] == "" {
+				shown[i] = "-"
+			}
 		}
-		fmt.Fprintln(table, strings.TrimRight(strings.Join(shown, "\t"), "\t "))
+		fmt.Fprintln(table, strings.Join(shown, "\t"))
 	}
 	headers := make([]string, len(v.columns))
 	for i, column := range v.columns {
@@ -135,14 +137,6 @@ func printable(r rune) rune {
 		return ' '
 	}
 	return r
-}
-
-// dash stands for an empty cell.
-func dash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
 }
 
 // shortDigest is enough of a digest for people.

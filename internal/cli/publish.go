@@ -93,7 +93,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	progress.end()
 	var refused *publish.RefusedError
 	if err != nil && !errors.As(err, &refused) {
-		return err
+		return ofInput(err)
 	}
 	if printed := opts.output.print(s.Out, publishView(result)); printed != nil {
 		return printed

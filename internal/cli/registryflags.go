@@ -28,3 +28,9 @@ func (f *registryFlags) options(s *session) oci.Options {
 		UserAgent:    "pinnace/" + s.build().Version,
 	}
 }
+
+// open does not touch the network: what it refuses is usage.
+func (f *registryFlags) open(s *session, prefix string) (oci.Registry, error) {
+	registry, err := oci.Open(prefix, f.options(s))
+	return registry, ofInput(err)
+}

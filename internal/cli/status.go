@@ -98,7 +98,7 @@ func runStatus(ctx context.Context, s *session, opts statusOptions) error {
 	if err != nil {
 		return err
 	}
-	registry, err := oci.Open(prefix, opts.registry.options(s))
+	registry, err := opts.registry.open(s, prefix)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func clustersView(summary status.Summary) view {
 	for _, cluster := range summary.Clusters {
 		v.rows = append(v.rows, []string{
 			cluster.Name, string(cluster.Verdict), fmt.Sprintf("%d/%d", cluster.ReadyBundles, cluster.AllBundles),
-			generations(cluster), reported(cluster), dash(cluster.Message), dash(cluster.Reason), dash(cluster.Kubernetes), dash(cluster.Agent),
+			generations(cluster), reported(cluster), cluster.Message, cluster.Reason, cluster.Kubernetes, cluster.Agent,
 		})
 		v.names = append(v.names, "cluster/"+cluster.Name)
 	}
@@ -229,7 +229,7 @@ func bundlesView(summary status.Summary) view {
 		columns: columns("BUNDLE", "READY", "MESSAGE"),
 	}
 	for _, bundle := range summary.Bundles {
-		v.rows = append(v.rows, []string{bundle.Name, fmt.Sprintf("%d/%d", bundle.Ready, bundle.Clusters), dash(bundle.Message)})
+		v.rows = append(v.rows, []string{bundle.Name, fmt.Sprintf("%d/%d", bundle.Ready, bundle.Clusters), bundle.Message})
 		v.names = append(v.names, "bundle/"+bundle.Name)
 	}
 	return v
@@ -243,7 +243,7 @@ func clusterView(cluster status.Cluster) view {
 	for _, bundle := range cluster.Bundles {
 		v.rows = append(v.rows, []string{
 			bundle.Name, string(bundle.State), fmt.Sprintf("%d/%d", bundle.Ready, bundle.Objects), shortDigest(bundle.Digest),
-			ago(bundle.Since.Time), dash(bundle.Message),
+			ago(bundle.Since.Time), bundle.Message,
 		})
 		v.names = append(v.names, "bundle/"+bundle.Name)
 	}

@@ -138,8 +138,8 @@ func targetView(result targetResult) view {
 				v.names = append(v.names, cluster.Name+"/"+bundle.Name)
 			}
 			v.rows = append(v.rows, []string{
-				cluster.Name, bundle.Name, gets, bundle.Why, dash(strings.Join(bundle.Overrides, ", ")),
-				dash(bundle.Namespace), dash(strings.Join(bundle.DependsOn, ",")), fmt.Sprintf("%s: %s", bundle.Source, dash(bundle.Path)),
+				cluster.Name, bundle.Name, gets, bundle.Why, strings.Join(bundle.Overrides, ", "),
+				bundle.Namespace, strings.Join(bundle.DependsOn, ","), fmt.Sprintf("%s: %s", bundle.Source, bundle.Path),
 			})
 		}
 	}

@@ -10,7 +10,6 @@ import (
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
-	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 )
 
@@ -73,7 +72,7 @@ func runVerify(ctx context.Context, s *session, opts verifyOptions) error {
 	if err != nil {
 		return err
 	}
-	registry, err := oci.Open(prefix, opts.registry.options(s))
+	registry, err := opts.registry.open(s, prefix)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func newVersionCommand(s *session) *cobra.Command {
 			return out.print(s.Out, view{
 				data:    result,
 				columns: columns("VERSION", "COMMIT", "+GO", "+PLATFORM"),
-				rows:    [][]string{{result.Version, dash(result.Commit), result.Go, result.Platform}},
+				rows:    [][]string{{result.Version, result.Commit, result.Go, result.Platform}},
 				names:   []string{result.Version},
 			})
 		},
