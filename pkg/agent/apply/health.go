@@ -177,15 +177,18 @@ func (a *Applier) look(ctx context.Context, client *client, bundle Bundle, refs 
 // looked notes the health of an object that was read; nil when it is not there.
 func (t *table) looked(ref Ref, object *unstructured.Unstructured, bundle Bundle, checks *checks) {
 	rule := ruleFor(bundle.Options.Health.Checks, ref)
-	state, message, print := status.NotFoundStatus, "is not there", uint64(0)
+	state, message, print, version := status.NotFoundStatus, "is not there", uint64(0), uint64(0)
 	if object != nil {
 		state, message = checks.judge(object, rule)
-		print = fingerprint(object)
+		print, version = fingerprint(object), versionOf(object.GetResourceVersion())
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(ref, bundle.Name)
-	e.print = print
+	if version != 0 && version < e.version {
+		return // a watch told more by now
+	}
+	e.print, e.version = print, version
 	t.setHealth(e, rule, state, message)
 }
 

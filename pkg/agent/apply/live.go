@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -33,8 +34,9 @@ type entry struct {
 	bundle string
 	// expected is the fingerprint after our last write or accepted comparison, 0 when there was none.
 	expected uint64
-	// print is the last one seen, 0 when the object is not there.
-	print uint64
+	// print is the last one seen, 0 when the object is not there; version is the resource version it was seen at.
+	print   uint64
+	version uint64
 	// health is meant when judged; judgedBy is the rule, empty for kstatus.
 	judged   bool
 	judgedBy string
@@ -80,6 +82,17 @@ func ours(e metav1.ManagedFieldsEntry) bool {
 	return e.Manager == v1alpha1.FieldManager && e.Operation == metav1.ManagedFieldsOperationApply || e.Manager == HelmManager
 }
 
+// versionOf parses a resource version, which is a number that grows; 0 when it is none. What a watch tells may be older
+// than an answer that was noted already.
+// https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+func versionOf(resourceVersion string) uint64 {
+	n, err := strconv.ParseUint(resourceVersion, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // applied notes an object as it is after our own write, or after a comparison found nothing to do.
 func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *checks) {
 	if bundle.Shared {
@@ -92,7 +105,7 @@ func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(ref, bundle.Name)
-	e.expected, e.print = print, print
+	e.expected, e.print, e.version = print, print, versionOf(live.GetResourceVersion())
 	t.setHealth(e, rule, state, message)
 }
 
@@ -165,6 +178,11 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 		e = t.entry(ref, bundle)
 	}
 	seen := Seen{Bundle: e.bundle, Ref: e.ref}
+	version := versionOf(object.GetResourceVersion())
+	if version != 0 && version < e.version {
+		return seen
+	}
+	e.version = version
 	if whole && (!e.judged || e.judgedBy == rule) {
 		seen.Health = !e.judged || e.status != state || e.message != message
 		t.setHealth(e, rule, state, message)
@@ -178,16 +196,20 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 	return seen
 }
 
-// Vanished notes that a watch saw the object go, or leave the bundle. ok is false when nobody expects it to be there.
-func (a *Applier) Vanished(ref Ref) (seen Seen, ok bool) {
-	t := a.live
+// Vanished notes that a watch saw the object go, or leave the bundle, at that resource version. ok is false when it is
+// known to be there at a later one, or nobody expects it to be there.
+func (a *Applier) Vanished(ref Ref, resourceVersion string) (seen Seen, ok bool) {
+	return a.live.vanished(ref, versionOf(resourceVersion))
+}
+
+func (t *table) vanished(ref Ref, version uint64) (seen Seen, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, ok := t.objects[ref.ID()]
-	if !ok {
+	if !ok || version != 0 && version < e.version {
 		return Seen{}, false
 	}
-	e.print = 0
+	e.print, e.version = 0, version
 	t.setHealth(e, e.judgedBy, status.NotFoundStatus, "is not there")
 	if e.expected == 0 {
 		delete(t.objects, ref.ID())
@@ -215,16 +237,20 @@ func (a *Applier) Forget(inventory Inventory) {
 
 // Known are the objects of a kind that are there, as far as is known; a watch compares a fresh list with them.
 func (a *Applier) Known(kind schema.GroupKind) []Ref {
-	t := a.live
+	refs, _ := a.live.known(kind)
+	return refs
+}
+
+// known returns the objects of a kind that are there, and the newest resource version among them.
+func (t *table) known(kind schema.GroupKind) (refs []Ref, newest uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	var out []Ref
 	for id, e := range t.objects {
 		if id.groupKind() == kind && e.print != 0 {
-			out = append(out, e.ref)
+			refs, newest = append(refs, e.ref), max(newest, e.version)
 		}
 	}
-	return out
+	return refs, newest
 }
 
 // Survey reads the metadata of all our objects of a kind, one request for each 500, and returns what drifted: it
@@ -234,7 +260,7 @@ func (a *Applier) Survey(ctx context.Context, mapping Mapping) ([]Seen, error) {
 	if err != nil {
 		return nil, err
 	}
-	before := a.Known(mapping.GroupVersionKind().GroupKind())
+	before, newest := a.live.known(mapping.GroupVersionKind().GroupKind())
 	found := map[ID]bool{}
 	var out []Seen
 	err = client.list(ctx, mapping, "", v1alpha1.LabelBundle, true, 0, func(object *unstructured.Unstructured) {
@@ -250,7 +276,7 @@ func (a *Applier) Survey(ctx context.Context, mapping Mapping) ([]Seen, error) {
 		if found[ref.ID()] {
 			continue
 		}
-		if seen, ok := a.Vanished(ref); ok {
+		if seen, ok := a.live.vanished(ref, newest); ok {
 			out = append(out, seen)
 		}
 	}
@@ -272,7 +298,7 @@ func (a *Applier) Expect(ctx context.Context, bundle Bundle, inventory Inventory
 	for _, ref := range inventory {
 		if seen, ok := there[ref.ID()]; ok {
 			e := a.live.entry(ref, bundle.Name)
-			e.expected, e.print = seen.print, seen.print
+			e.expected, e.print, e.version = seen.print, seen.print, versionOf(seen.version)
 		}
 	}
 	return nil

@@ -77,19 +77,19 @@ func (s *sink) Update(object any) error {
 func (s *sink) Delete(object any) error {
 	one, err := s.object(object)
 	if err == nil {
-		s.vanished(apply.RefOf(one))
+		s.vanished(apply.RefOf(one), one.GetResourceVersion())
 	}
 	return err
 }
 
-func (s *sink) vanished(ref apply.Ref) {
-	if seen, ok := s.watcher.applier.Vanished(ref); ok {
+func (s *sink) vanished(ref apply.Ref, resourceVersion string) {
+	if seen, ok := s.watcher.applier.Vanished(ref, resourceVersion); ok {
 		s.watcher.note(seen)
 	}
 }
 
 // Replace is told all objects: after the start, and after a watch broke for long.
-func (s *sink) Replace(objects []any, _ string) error {
+func (s *sink) Replace(objects []any, resourceVersion string) error {
 	kind := s.mapping.GroupVersionKind().GroupKind()
 	known := s.watcher.applier.Known(kind)
 	there := make(map[apply.ID]bool, len(objects))
@@ -105,7 +105,7 @@ func (s *sink) Replace(objects []any, _ string) error {
 	}
 	for _, ref := range known {
 		if !there[ref.ID()] {
-			s.vanished(ref)
+			s.vanished(ref, resourceVersion)
 		}
 	}
 	s.watcher.applier.Watched(kind, true)
