@@ -27,6 +27,8 @@ type BundleSpec struct {
 	DependsOn []Dependency `json:"dependsOn,omitempty"`
 	// Targets says who gets the bundle: any rule may match. It replaces the source's default.
 	Targets []TargetRule `json:"targets,omitempty"`
+	// Exclude keeps the bundle from clusters that a target selects.
+	Exclude []TargetRule `json:"exclude,omitempty"`
 	// Overrides customize per cluster, in order.
 	Overrides []Override `json:"overrides,omitempty"`
 	// OverrideMode is "merge" (default: all that match, in order) or "first".

@@ -18,6 +18,9 @@ type FleetSpec struct {
 	Inventory []string `json:"inventory"`
 	Sources   []Source `json:"sources"`
 	Defaults  Defaults `json:"defaults,omitempty"`
+	// ReportedFacts lets expressions use what agents report of their clusters. A cluster can lie about itself, so
+	// nothing that carries secrets should depend on it.
+	ReportedFacts bool `json:"reportedFacts,omitempty"`
 	// Validity is how long a target stays fresh after its issue; 720h when zero.
 	Validity metav1.Duration `json:"validity,omitempty"`
 }
@@ -37,7 +40,9 @@ type Source struct {
 	// kustomization.yaml or manifests is a bundle.
 	Paths []string `json:"paths"`
 	// Targets are the default for bundles that name none.
-	Targets  []TargetRule `json:"targets,omitempty"`
+	Targets []TargetRule `json:"targets,omitempty"`
+	// Exclude keeps the source's bundles from clusters, whatever the bundles say.
+	Exclude  []TargetRule `json:"exclude,omitempty"`
 	Restrict *Restrict    `json:"restrict,omitempty"`
 }
 
@@ -94,6 +99,10 @@ type TargetRule struct {
 	ClusterName     string                `json:"clusterName,omitempty"`
 	ClusterGroup    string                `json:"clusterGroup,omitempty"`
 	ClusterSelector *metav1.LabelSelector `json:"clusterSelector,omitempty"`
+	// Expression is CEL over cluster (name, labels, annotations, values) and, where the fleet allows it, reported
+	// (kubernetes, agent, nodes, architectures): "cluster.labels.arch == 'arm64'". It must yield a boolean; a key that
+	// the cluster doesn't have makes it false.
+	Expression string `json:"expression,omitempty"`
 	// AllowEmpty accepts a rule that selects no cluster, which is an error otherwise.
 	AllowEmpty bool `json:"allowEmpty,omitempty"`
 }

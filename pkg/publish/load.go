@@ -217,7 +217,7 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 		for _, item := range found[i] {
 			bundle := target.Bundle{
 				Bundle: item.Bundle, Source: item.Source, Restrict: src.Restrict,
-				Targets: item.Bundle.Spec.Targets, Document: item.Document,
+				Targets: item.Bundle.Spec.Targets, Exclude: src.Exclude, Document: item.Document,
 			}
 			if len(bundle.Targets) == 0 {
 				bundle.Targets = src.Targets

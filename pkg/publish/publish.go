@@ -17,6 +17,7 @@ import (
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 	"pinnace.dev/pinnace/pkg/target"
+	"pinnace.dev/pinnace/pkg/target/status"
 )
 
 // Options of [Publish].
@@ -81,6 +82,9 @@ func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Op
 		Publication: parent.Publication, Digest: parentDesc, Sources: loaded.Sources,
 	}
 
+	if loaded.Fleet.Facts, err = p.readFacts(ctx, loaded, parent); err != nil {
+		return result, err
+	}
 	variants, err := p.build(ctx, loaded, parent)
 	if err != nil {
 		return result, err
@@ -153,6 +157,25 @@ func explainKey(err error, registry oci.Registry) error {
 		return fmt.Errorf("%s was published with another key; use that one, or another prefix: %w", registry, err)
 	}
 	return err
+}
+
+// readFacts reads what agents reported of their clusters, where the fleet's rules may use it. Only reports that a
+// cluster's key signed count.
+func (p *publisher) readFacts(ctx context.Context, loaded *Loaded, parent v1alpha1.FleetIndex) (map[string]target.Facts, error) {
+	if !loaded.Fleet.Spec.ReportedFacts {
+		return nil, nil
+	}
+	summary, err := status.Read(ctx, p.registry, parent)
+	if err != nil {
+		return nil, fmt.Errorf("read what agents reported: %w", err)
+	}
+	facts := map[string]target.Facts{}
+	for _, cluster := range summary.Clusters {
+		facts[cluster.Name] = target.Facts{
+			Kubernetes: cluster.Kubernetes, Agent: cluster.Agent, Nodes: cluster.Nodes, Architectures: cluster.Architectures,
+		}
+	}
+	return facts, nil
 }
 
 // issuedTarget is one cluster's target with what is done to it.

@@ -20,8 +20,10 @@ type Bundle struct {
 	Source v1alpha1.SourceIdentity
 	// Restrict is the source's.
 	Restrict *v1alpha1.Restrict
-	// Targets are the rules that hold: the bundle's own, or else its source's.
+	// Targets are the rules that hold: the bundle's own, or else its source's. Exclude are the source's; the bundle's own
+	// hold beside them.
 	Targets []v1alpha1.TargetRule
+	Exclude []v1alpha1.TargetRule
 	// Document places errors; its zero value gives errors without a line.
 	Document document.Document
 }
@@ -45,6 +47,8 @@ type Fleet struct {
 	Clusters []Cluster
 	Groups   []Group
 	Bundles  []Bundle
+	// Facts are what agents reported, by cluster.
+	Facts map[string]Facts
 
 	groups map[string]labels.Selector
 	rules  []rules // of each bundle
@@ -121,6 +125,20 @@ func (f *Fleet) compileRules(bundle Bundle, into *rules) []error {
 		}
 		into.targets = append(into.targets, m)
 	}
+	for i, rule := range bundle.Spec.Exclude {
+		m, err := f.compileRule(rule)
+		if err != nil {
+			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.exclude[%d]", i), "bundle %q: exclude: %v", name, err))
+		}
+		into.exclude = append(into.exclude, m)
+	}
+	for _, rule := range bundle.Exclude {
+		m, err := f.compileRule(rule)
+		if err != nil {
+			errs = append(errs, bundle.Document.Errorf("", "bundle %q: exclude of source %q: %v", name, bundle.Source.Name, err))
+		}
+		into.exclude = append(into.exclude, m)
+	}
 	for i, override := range bundle.Spec.Overrides {
 		m, err := f.compileRule(override.When)
 		if err != nil {
@@ -140,11 +158,12 @@ func (f *Fleet) compileRule(rule v1alpha1.TargetRule) (matcher, error) {
 		return m, fmt.Errorf("cluster %q is not in the inventory; there are %s", rule.ClusterName, names(f.Clusters, func(c Cluster) string { return c.Metadata.Name }))
 	}
 	for i := range f.Clusters {
-		if matched, _ := m.match(&f.Clusters[i]); matched {
+		if matched, _ := m.match(&f.Clusters[i], f.Facts[f.Clusters[i].Metadata.Name]); matched {
 			return m, nil
 		}
 	}
-	if rule.AllowEmpty {
+	// Facts come and go with reports.
+	if rule.AllowEmpty || m.expression != nil && m.expression.reported {
 		return m, nil
 	}
 	return m, fmt.Errorf("%s selects none of the %d clusters; correct it, or set allowEmpty: true", m.text, len(f.Clusters))

@@ -15,6 +15,8 @@ type matcher struct {
 	rule     v1alpha1.TargetRule
 	group    labels.Selector // nil: any
 	selector labels.Selector // nil: any
+	// expression is nil when there is none.
+	expression *expression
 	// text says what the rule selects, in the words of kubectl's selectors.
 	text string
 }
@@ -33,11 +35,20 @@ func (f *Fleet) newMatcher(rule v1alpha1.TargetRule) (matcher, error) {
 			return m, fmt.Errorf("clusterSelector: %w", err)
 		}
 	}
+	if rule.Expression != "" {
+		var err error
+		if m.expression, err = newExpression(rule.Expression); err != nil {
+			return m, fmt.Errorf("expression: %w", err)
+		}
+		if err := m.expression.checkReported(f.Spec); err != nil {
+			return m, err
+		}
+	}
 	return m, nil
 }
 
 // match reports whether the rule selects the cluster, and why or why not.
-func (m *matcher) match(cluster *Cluster) (matched bool, why string) {
+func (m *matcher) match(cluster *Cluster, facts Facts) (matched bool, why string) {
 	set := labels.Set(cluster.Metadata.Labels)
 	switch {
 	case m.rule.ClusterName != "" && m.rule.ClusterName != cluster.Metadata.Name:
@@ -46,6 +57,11 @@ func (m *matcher) match(cluster *Cluster) (matched bool, why string) {
 		return false, "not in cluster group " + m.rule.ClusterGroup
 	case m.selector != nil && !m.selector.Matches(set):
 		return false, "labels don't match " + m.selector.String()
+	}
+	if m.expression != nil {
+		if matched, why := m.expression.match(cluster, facts); !matched {
+			return false, why
+		}
 	}
 	return true, m.text
 }
@@ -60,6 +76,9 @@ func describe(rule v1alpha1.TargetRule) string {
 	}
 	if rule.ClusterSelector != nil {
 		parts = append(parts, "clusterSelector "+metav1.FormatLabelSelector(rule.ClusterSelector))
+	}
+	if rule.Expression != "" {
+		parts = append(parts, "expression "+rule.Expression)
 	}
 	if len(parts) == 0 {
 		parts = append(parts, "every cluster")

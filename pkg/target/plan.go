@@ -85,9 +85,10 @@ func (f *Fleet) PlanCluster(i int) (ClusterPlan, error) {
 func (f *Fleet) assign(cluster *Cluster, b int, data map[string]any) (Assignment, error) {
 	bundle, rules := &f.Bundles[b], &f.rules[b]
 	out := Assignment{Cluster: cluster.Metadata.Name, Bundle: bundle}
+	facts := f.Facts[cluster.Metadata.Name]
 	var not []string
 	for i := range rules.targets {
-		if out.Selected, out.Why = rules.targets[i].match(cluster); out.Selected {
+		if out.Selected, out.Why = rules.targets[i].match(cluster, facts); out.Selected {
 			break
 		}
 		not = append(not, out.Why)
@@ -96,7 +97,13 @@ func (f *Fleet) assign(cluster *Cluster, b int, data map[string]any) (Assignment
 		out.Why = strings.Join(not, "; ")
 		return out, nil
 	}
-	settings, err := rules.settings(bundle, cluster)
+	for i := range rules.exclude {
+		if excluded, why := rules.exclude[i].match(cluster, facts); excluded {
+			out.Selected, out.Why = false, "excluded: "+why
+			return out, nil
+		}
+	}
+	settings, err := rules.settings(bundle, cluster, facts)
 	if err != nil {
 		return out, placeTemplate(bundle, err, "")
 	}

@@ -16,6 +16,7 @@ import (
 // combinations few, so overrides are merged and templates parsed once for each.
 type rules struct {
 	targets   []matcher
+	exclude   []matcher
 	overrides []matcher
 	merged    sync.Map // by the combination
 	templates *templates
@@ -33,10 +34,10 @@ type settings struct {
 }
 
 // settings returns what the overrides that match the cluster make of the bundle.
-func (r *rules) settings(bundle *Bundle, cluster *Cluster) (*settings, error) {
+func (r *rules) settings(bundle *Bundle, cluster *Cluster, facts Facts) (*settings, error) {
 	matching := make([]byte, 0, len(r.overrides))
 	for i := range r.overrides {
-		if matched, _ := r.overrides[i].match(cluster); matched {
+		if matched, _ := r.overrides[i].match(cluster, facts); matched {
 			matching = append(matching, byte(i>>8), byte(i))
 			if bundle.Spec.OverrideMode == v1alpha1.OverrideFirst {
 				break

@@ -81,6 +81,8 @@ func TestTargeting(t *testing.T) {
 		{"the empty rule is everyone", []v1alpha1.TargetRule{{}}, []string{"factory-01", "factory-02", "ship-7"}},
 		{"by name", []v1alpha1.TargetRule{{ClusterName: "ship-7"}}, []string{"ship-7"}},
 		{"by selector", []v1alpha1.TargetRule{{ClusterSelector: selector("region", "eu")}}, []string{"factory-01", "factory-02"}},
+		{"by expression", []v1alpha1.TargetRule{{Expression: "cluster.labels.region == 'sea' || cluster.values.site.id == '02'"}}, []string{"factory-02", "ship-7"}},
+		{"a key that a cluster doesn't have is false", []v1alpha1.TargetRule{{Expression: "cluster.labels.ring == 'canary'"}}, []string{"factory-01"}},
 		{"by group", []v1alpha1.TargetRule{{ClusterGroup: "canary"}}, []string{"factory-01"}},
 		{"any rule may match", []v1alpha1.TargetRule{{ClusterName: "ship-7"}, {ClusterGroup: "canary"}}, []string{"factory-01", "ship-7"}},
 		{"all fields of one rule must", []v1alpha1.TargetRule{{ClusterGroup: "canary", ClusterSelector: selector("region", "sea"), AllowEmpty: true}}, nil},
@@ -192,6 +194,10 @@ func TestBadFleets(t *testing.T) {
 		want  string
 	}{
 		{"no cluster", Fleet{Bundles: []Bundle{bundle("web", v1alpha1.BundleSpec{})}}, "no cluster"},
+		{"wrong expression", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "cluster.labels.x =="}}})), "Syntax error"},
+		{"expression that is no boolean", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "'yes'"}}})), "yields string"},
+		{"facts that aren't allowed", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "reported.nodes > 3"}}})), "reportedFacts: true"},
+		{"endless expression", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, [1,2,3,4,5,6,7,8,9,10].all(d, [1,2,3,4,5,6,7,8,9,10].all(e, a+b+c+d+e > 0)))))"}}})), "selects none"},
 		{"duplicate cluster", double, `duplicate cluster "ship-7"`},
 		{"duplicate bundle", world(bundle("web", v1alpha1.BundleSpec{}), bundle("web", v1alpha1.BundleSpec{})), `duplicate bundle "web"`},
 		{"nobody targeted", world(none), "has no targets"},
@@ -216,6 +222,27 @@ func TestBadFleets(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, test.want)
 			}
 		})
+	}
+}
+
+func TestExcludeAndFacts(t *testing.T) {
+	web := bundle("web", v1alpha1.BundleSpec{
+		Targets: []v1alpha1.TargetRule{{Expression: "'arm64' in reported.architectures || cluster.name == 'factory-01'"}},
+		Exclude: []v1alpha1.TargetRule{{ClusterGroup: "canary"}},
+	})
+	fleet := world(web)
+	fleet.Spec.ReportedFacts = true
+	fleet.Facts = map[string]Facts{"ship-7": {Architectures: []string{"arm64"}}}
+	_, plans := plan(t, fleet)
+	var got []string
+	for _, p := range plans {
+		got = append(got, fmt.Sprint(p.Assignments[0].Selected))
+	}
+	if diff := cmp.Diff([]string{"false", "false", "true"}, got); diff != "" {
+		t.Errorf("selected per cluster (-want +got):\n%s", diff)
+	}
+	if why := plans[0].Assignments[0].Why; why != "excluded: clusterGroup canary" {
+		t.Errorf("factory-01 is left out because %q", why)
 	}
 }
 
