@@ -97,7 +97,7 @@ func errorLines(err error) []string {
 		if prefix, ok := strings.CutSuffix(err.Error(), inner.Error()); ok {
 			lines := errorLines(inner)
 			for i, line := range lines {
-				lines[i] = oneLine(prefix) + " " + line
+				lines[i] = oneLine(prefix + line)
 			}
 			return lines
 		}
