@@ -29,7 +29,7 @@ build: ## build bin/pinnace and bin/pinnace-agent
 
 .PHONY: demo
 demo: build control-plane ## run the whole of it on three real clusters; KEEP=1 leaves it up
-	@go run ./hack/demo
+	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/demo
 
 .PHONY: test
 test: test-unit test-e2e ## run every test
@@ -41,11 +41,11 @@ test-unit: control-plane ## unit tests with the race detector, the architecture 
 
 .PHONY: test-e2e
 test-e2e: build control-plane ## end-to-end tests on real registries and real API servers
-	go test -timeout 20m $(E2E)
+	PINNACE_BIN=$(CURDIR)/bin go test -timeout 20m $(E2E)
 
 .PHONY: bench
 bench: build control-plane ## measure; prints "name value unit" lines
-	@go run ./hack/bench
+	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) $(GOFUMPT) check-generated ## formatting, linters, and generated files up to date
