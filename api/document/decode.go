@@ -179,10 +179,10 @@ func (w *walker) walkItems(node *yaml.Node, elem reflect.Type, path string, dept
 
 // walkFree takes whatever JSON can say.
 func (w *walker) walkFree(node *yaml.Node, anyType reflect.Type, path string, depth int) any {
-	switch node.Kind {
-	case yaml.MappingNode:
+	if node.Kind == yaml.MappingNode {
 		return w.walkMap(node, anyType, path, depth)
-	case yaml.SequenceNode:
+	}
+	if node.Kind == yaml.SequenceNode {
 		return w.walkItems(node, anyType, path, depth)
 	}
 	switch tag := node.ShortTag(); tag {
@@ -240,12 +240,12 @@ func fits(tag string, kind reflect.Kind) bool {
 }
 
 func scalarName(typ reflect.Type) string {
-	switch kind := typ.Kind(); {
-	case kind == reflect.String:
+	switch typ.Kind() {
+	case reflect.String:
 		return "a string"
-	case kind == reflect.Bool:
+	case reflect.Bool:
 		return "true or false"
-	case kind == reflect.Float32 || kind == reflect.Float64:
+	case reflect.Float32, reflect.Float64:
 		return "a number"
 	default:
 		return "a whole number"
@@ -258,7 +258,6 @@ func (w *walker) wrongType(node *yaml.Node, path, want string) {
 
 // describe names what a node holds, with the offending text.
 func describe(node *yaml.Node) string {
-	const maxText = 60
 	switch node.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
@@ -266,7 +265,13 @@ func describe(node *yaml.Node) string {
 		return "a list"
 	case yaml.AliasNode:
 		return "an alias"
+	default:
+		return describeScalar(node)
 	}
+}
+
+func describeScalar(node *yaml.Node) string {
+	const maxText = 60
 	text := strings.ToValidUTF8(node.Value, "?")
 	if runes := []rune(text); len(runes) > maxText {
 		text = string(runes[:maxText]) + "…"

@@ -197,6 +197,7 @@ func lookup(node *yaml.Node, step string) (key, value *yaml.Node) {
 		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(node.Content) {
 			return nil, node.Content[i]
 		}
+	default:
 	}
 	return nil, nil
 }

@@ -120,7 +120,7 @@ func TestSchemas(t *testing.T) {
 // Every document of the example fleet satisfies its schema.
 func TestExamplesSatisfySchemas(t *testing.T) {
 	checked := 0
-	err := fs.WalkDir(examples.Fleet(), ".", func(name string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(examples.Fleet(), ".", func(name string, _ fs.DirEntry, err error) error {
 		if err != nil || path.Ext(name) != ".yaml" {
 			return err
 		}

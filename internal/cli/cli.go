@@ -11,7 +11,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,8 +43,8 @@ func Run(ctx context.Context, program Program, args []string) int {
 	if err == nil {
 		return exitcode.Done
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errInterrupted
+	if ctx.Err() != nil {
+		err = errInterrupted // whatever the work that was broken off says of itself
 	}
 	code := exitCode(err)
 	session.printError(err, code)

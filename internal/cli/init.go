@@ -16,6 +16,7 @@ import (
 
 	"pinnace.dev/pinnace/docs/schemas"
 	"pinnace.dev/pinnace/examples"
+	"pinnace.dev/pinnace/pkg/oci"
 )
 
 type initOptions struct {
@@ -64,6 +65,9 @@ func runInit(s *session, opts initOptions) error {
 	if !dnsLabel.MatchString(opts.name) {
 		return usagef("--name %q is not a DNS label; use at most 63 of a-z, 0-9 and -", opts.name)
 	}
+	if _, err := oci.Open(opts.registry, oci.Options{}); err != nil {
+		return ofInput(err)
+	}
 	files, err := fleetFiles(opts)
 	if err != nil {
 		return fmt.Errorf("init %s: %w", opts.dir, err)
@@ -91,7 +95,7 @@ func (s *session) next(opts initOptions) {
 	if s.quiet || s.logFormat == "json" {
 		return
 	}
-	fmt.Fprintf(s.Err, `
+	s.say(`
 Next:
   1. make a key pair:            pinnace keys generate
   2. see who would get what:     pinnace target --fleet %[1]s

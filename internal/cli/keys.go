@@ -96,7 +96,7 @@ func readSmallFile(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	data, err := io.ReadAll(io.LimitReader(in, maxSmallFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
@@ -139,9 +139,9 @@ func (s *session) password(file string, repeat bool) ([]byte, error) {
 }
 
 func (s *session) ask(terminal *os.File, prompt string) ([]byte, error) {
-	fmt.Fprint(s.Err, prompt)
+	s.say("%s", prompt)
 	password, err := term.ReadPassword(int(terminal.Fd()))
-	fmt.Fprintln(s.Err)
+	s.say("\n")
 	if err != nil {
 		return nil, fmt.Errorf("read password: %w", err)
 	}

@@ -34,6 +34,11 @@ var marks = map[mark]struct{ symbol, word string }{
 	markWarning: {"⚠", "warning"},
 }
 
+// say writes to people. Where stderr is gone there is nobody to tell.
+func (s *session) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.Err, format, args...)
+}
+
 // message writes one line for people on stderr. With --quiet only failures and warnings are written.
 func (s *session) message(m mark, format string, args ...any) {
 	if s.quiet && m != markFailed && m != markWarning {
@@ -44,7 +49,7 @@ func (s *session) message(m mark, format string, args ...any) {
 		s.writeJSON(map[string]string{"level": level(m), "state": marks[m].word, "msg": text})
 		return
 	}
-	fmt.Fprintf(s.Err, "%s %s\n", s.sign(m), text)
+	s.say("%s %s\n", s.sign(m), text)
 }
 
 func (s *session) sign(m mark) string {
@@ -60,8 +65,9 @@ func level(m mark) string {
 		return "error"
 	case markWarning:
 		return "warn"
+	default:
+		return "info"
 	}
-	return "info"
 }
 
 // printError writes why a command ended: one line, or one for each finding in documents.
@@ -76,7 +82,7 @@ func (s *session) printError(err error, code int) {
 		lines = append(lines[:maxErrorLines], fmt.Sprintf("and %d more; -v shows all", more))
 	}
 	for _, line := range lines {
-		fmt.Fprintf(s.Err, "error: %s\n", line)
+		s.say("error: %s\n", line)
 	}
 }
 
@@ -134,7 +140,7 @@ func (s *session) writeJSON(value any) {
 	if err != nil {
 		data = []byte(`{"level":"error","msg":"message could not be encoded"}`)
 	}
-	fmt.Fprintf(s.Err, "%s\n", data)
+	s.say("%s\n", data)
 }
 
 func isTerminal(w io.Writer) bool {

@@ -110,7 +110,7 @@ func printTable(w io.Writer, v view, wide bool) error {
 				shown[i] = "-"
 			}
 		}
-		fmt.Fprintln(table, strings.Join(shown, "\t"))
+		_, _ = fmt.Fprintln(table, strings.Join(shown, "\t")) // kept in memory until Flush
 	}
 	headers := make([]string, len(v.columns))
 	for i, column := range v.columns {

@@ -1,9 +1,6 @@
 package cli
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 const (
 	redrawEvery = 100 * time.Millisecond // on a terminal
@@ -30,7 +27,7 @@ func (p *progress) step(stage, subject string, done, all int) {
 	case s.verbose:
 		s.message(markDone, "%s %d/%d %s", stage, done, all, subject)
 	case p.redraw && (done == all || now.Sub(p.last) >= redrawEvery):
-		fmt.Fprintf(s.Err, "\r\x1b[K%s %s %d/%d %s", s.sign(markDoing), stage, done, all, subject)
+		s.say("\r\x1b[K%s %s %d/%d %s", s.sign(markDoing), stage, done, all, subject)
 		p.last, p.drawn = now, true
 	case !p.redraw && now.Sub(p.last) >= reportEvery:
 		s.message(markDoing, "%s %d/%d", stage, done, all)
@@ -41,7 +38,7 @@ func (p *progress) step(stage, subject string, done, all int) {
 // end clears the line that was drawn.
 func (p *progress) end() {
 	if p.drawn {
-		fmt.Fprint(p.session.Err, "\r\x1b[K")
+		p.session.say("\r\x1b[K")
 		p.drawn = false
 	}
 }

@@ -110,7 +110,11 @@ func loadVerifier(s *session, policyFile, keyFile string) (*signing.Verifier, er
 		if err != nil {
 			return nil, fmt.Errorf("public key: %w", err)
 		}
-		return signing.NewKeyVerifier(filepath.Base(keyFile), public)
+		verifier, err := signing.NewKeyVerifier(filepath.Base(keyFile), public)
+		if err != nil {
+			return nil, usagef("public key %s: %w; name the .pub file of a key pair", keyFile, err)
+		}
+		return verifier, nil
 	case policyFile != "":
 		data, err := readSmallFile(policyFile)
 		if err != nil {
@@ -120,10 +124,14 @@ func loadVerifier(s *session, policyFile, keyFile string) (*signing.Verifier, er
 		if err != nil {
 			return nil, err
 		}
-		return signing.NewVerifier(policy, signing.Options{
+		verifier, err := signing.NewVerifier(policy, signing.Options{
 			Dir:  filepath.Dir(policyFile),
 			Warn: func(refused *signing.Error) { s.message(markWarning, "%v", refused) },
 		})
+		if err != nil {
+			return nil, ofInput(fmt.Errorf("%s: %w", policyFile, err))
+		}
+		return verifier, nil
 	}
 	return nil, usagef("say whom to trust: --policy trust.yaml, or --key cosign.pub")
 }
