@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/e2e/controlplane"
@@ -26,8 +29,12 @@ type Cluster struct {
 	Client client.Client
 }
 
+// quietClients keeps controller-runtime from complaining that nobody told it where to log.
+var quietClients = sync.OnceFunc(func() { log.SetLogger(logr.Discard()) })
+
 // NewCluster starts a control plane.
 func (s *Site) NewCluster(ctx context.Context, name string) (*Cluster, error) {
+	quietClients()
 	started, err := s.Plane.Cluster(ctx, name)
 	if err != nil {
 		return nil, err
