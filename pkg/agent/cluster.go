@@ -10,6 +10,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -54,7 +55,7 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 		}
 	}
 	client, err := client.NewWithWatch(applier.Config(), client.Options{
-		HTTPClient: applier.HTTPClient(), Scheme: scheme, Mapper: applier.Kinds().RESTMapper(),
+		HTTPClient: applier.HTTPClient(), Scheme: scheme, Mapper: ownKinds(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
@@ -75,6 +76,18 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 		Objects: &Objects{Client: client},
 		Drift:   source, applier: applier, releaser: releaser,
 	}, nil
+}
+
+// ownKinds maps the kinds that the agent itself reads and writes, so that they need no discovery.
+func ownKinds() meta.RESTMapper {
+	mapper := meta.NewDefaultRESTMapper(nil)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
+	mapper.Add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), meta.RESTScopeNamespace)
+	mapper.Add(v1alpha1.GroupVersion.WithKind(v1alpha1.KindBundleDeployment), meta.RESTScopeRoot)
+	mapper.Add(schema.GroupVersionKind{
+		Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition",
+	}, meta.RESTScopeRoot)
+	return mapper
 }
 
 // ClusterKind reports whether the cluster serves a kind that is cluster-scoped; false for one that it doesn't know yet.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"path"
 
-	"github.com/fluxcd/pkg/envsubst"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	yamlstream "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
@@ -16,12 +15,8 @@ import (
 	"pinnace.dev/pinnace/pkg/oci/archive"
 )
 
-const (
-	// MaxObjects stops bundles that fill the memory of a small node with tiny objects.
-	MaxObjects = 50_000
-	// AnnotationSubstitute, as annotation or label with the value "disabled", keeps variables out of an object.
-	AnnotationSubstitute = "pinnace.dev/substitute"
-)
+// MaxObjects stops bundles that fill the memory of a small node with tiny objects.
+const MaxObjects = 50_000
 
 // readManifests reads the objects of a bundle's content layer, in the order of its files.
 func readManifests(layer []byte) ([]*unstructured.Unstructured, error) {
@@ -99,47 +94,6 @@ func checkObject(object *unstructured.Unstructured) error {
 		return fmt.Errorf("%s: apiVersion is missing", object.GetKind())
 	case object.GetName() == "":
 		return fmt.Errorf("%s: metadata.name is missing", object.GetKind())
-	}
-	return nil
-}
-
-// substitute replaces ${NAME} in the objects, with Flux's syntax: defaults, and $${NAME} for a literal one. Objects are
-// left alone when there are no variables, and those that opt out by annotation or label always. A name without a value
-// and without a default is an error.
-func substitute(objects []*unstructured.Unstructured, variables map[string]string) error {
-	if len(variables) == 0 {
-		return nil
-	}
-	value := func(name string) (string, bool) {
-		value, found := variables[name]
-		return value, found
-	}
-	for _, object := range objects {
-		if object.GetAnnotations()[AnnotationSubstitute] == "disabled" || object.GetLabels()[AnnotationSubstitute] == "disabled" {
-			continue
-		}
-		fail := func(err error) error {
-			return fmt.Errorf("substitute variables in %s: %w", describe(object), err)
-		}
-		text, err := yaml.Marshal(object.Object)
-		if err != nil {
-			return fail(err)
-		}
-		if !bytes.Contains(text, []byte("$")) {
-			continue
-		}
-		replaced, err := envsubst.Eval(string(text), value)
-		if err != nil {
-			return fail(err)
-		}
-		var content map[string]any
-		if err := yaml.UnmarshalStrict([]byte(replaced), &content); err != nil {
-			return fail(errors.New("the values make it invalid YAML")) // the cause may quote a value
-		}
-		object.Object = content
-		if err := checkObject(object); err != nil {
-			return fail(err)
-		}
 	}
 	return nil
 }
