@@ -1,0 +1,42 @@
+package bundler_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler"
+	"pinnace.dev/pinnace/pkg/bundler/source"
+)
+
+func ExampleBuild() {
+	dir, err := os.MkdirTemp("", "example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	manifest := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: greeting}\n"
+	if err := os.MkdirAll(filepath.Join(dir, "bundles", "hello"), 0o755); err != nil {
+		log.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bundles", "hello", "greeting.yaml"), []byte(manifest), 0o600); err != nil {
+		log.Fatal(err)
+	}
+
+	ctx := context.Background()
+	found, err := bundler.Discover(ctx, source.Tree{Dir: dir}, v1alpha1.Source{Name: "apps", Paths: []string{"bundles/*"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, bundle := range found {
+		built, err := bundler.Build(ctx, bundle, bundler.Variant{})
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(built.Config.Name, built.Config.Method, built.Objects[0].GetName(), built.LayerMediaType)
+	}
+	// Output: hello apply greeting application/vnd.pinnace.bundle.content.v1.tar+gzip
+}
