@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -29,8 +30,9 @@ type graph map[string]pkg
 
 func load(t *testing.T) graph {
 	t.Helper()
+	look(t, root)
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Doc,Imports,TestImports,XTestImports,Standard", "./...")
-	cmd.Dir = "../.."
+	cmd.Dir = root
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -47,6 +49,24 @@ func load(t *testing.T) graph {
 		packages[p.ImportPath] = p
 	}
 	return packages
+}
+
+// root is the module's, seen from this package.
+const root = "../.."
+
+// look opens every folder of the module: go test keeps a result until what the test itself opened changes, and doesn't
+// know what go list reads.
+func look(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if entry.IsDir() && (!strings.HasPrefix(entry.Name(), ".") && entry.Name() != "bin") {
+			look(t, filepath.Join(dir, entry.Name()))
+		}
+	}
 }
 
 // own returns this module's packages, without the module's name, sorted.
