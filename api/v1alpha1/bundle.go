@@ -197,7 +197,10 @@ type BundleConfig struct {
 	// Method says what the layer holds: manifests ("apply") or a Helm chart ("release").
 	Method Method         `json:"method"`
 	Source SourceIdentity `json:"source"`
-	Images []Image        `json:"images,omitempty"`
+	// Spec is what the bundle's pinnace.yaml says, in bundles that are built to be an OCI source of other fleets. In
+	// a fleet's own bundles it is nil: options travel in the targets, so that changing one changes no digest.
+	Spec   *BundleSpec `json:"spec,omitempty"`
+	Images []Image     `json:"images,omitempty"`
 	// Objects counts what the manifests hold; 0 for charts.
 	Objects int `json:"objects,omitempty"`
 }

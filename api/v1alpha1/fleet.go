@@ -32,13 +32,14 @@ type Defaults struct {
 	Interval metav1.Duration `json:"interval,omitempty"`
 }
 
-// Source is where bundles come from: a Git repository, or, with neither git nor a url, the fleet repository itself.
+// Source is where bundles come from: a Git repository, an OCI repository, or, with neither, the fleet repository itself.
 type Source struct {
 	Name string     `json:"name"`
 	Git  *GitSource `json:"git,omitempty"`
-	// Paths are globs below the repository's root; a matching folder with a pinnace.yaml, a Chart.yaml, a
-	// kustomization.yaml or manifests is a bundle.
-	Paths []string `json:"paths"`
+	OCI  *OCISource `json:"oci,omitempty"`
+	// Paths are globs below the source's root; a matching folder with a pinnace.yaml, a Chart.yaml, a
+	// kustomization.yaml or manifests is a bundle. Not for an OCI repository that holds a bundle.
+	Paths []string `json:"paths,omitempty"`
 	// Targets are the default for bundles that name none.
 	Targets []TargetRule `json:"targets,omitempty"`
 	// Exclude keeps the source's bundles from clusters, whatever the bundles say.
@@ -51,6 +52,26 @@ type GitSource struct {
 	URL string `json:"url"`
 	// Ref is what to check out; the remote's HEAD when empty.
 	Ref GitRef `json:"ref,omitempty"`
+}
+
+// OCISource is an artifact that another CI pushed: a bundle (pinnace build --push), which is used as it is, or files in
+// Flux's format (flux push artifact), in which paths find bundles.
+type OCISource struct {
+	// Repository is host[:port]/path, such as registry.example.com/ci/bundles/shop.
+	Repository string `json:"repository"`
+	Ref        OCIRef `json:"ref"`
+	// Verify says whose signatures count; an artifact without them is refused. Key files are relative to the fleet's root.
+	Verify Signers `json:"verify"`
+	// PlainHTTP reaches this registry without TLS.
+	PlainHTTP bool `json:"plainHTTP,omitempty"`
+}
+
+// OCIRef names one artifact: exactly one field is set.
+type OCIRef struct {
+	Tag string `json:"tag,omitempty"`
+	// Semver is a range over the tags, such as ">=1.4 <2": the highest wins.
+	Semver string `json:"semver,omitempty"`
+	Digest string `json:"digest,omitempty"`
 }
 
 // GitRef names one revision: at most one field is set.

@@ -10,6 +10,7 @@ const (
 	MediaTypeBundleConfig  = "application/vnd.pinnace.bundle.config.v1+json"
 	MediaTypeBundleContent = "application/vnd.pinnace.bundle.content.v1.tar+gzip"
 	MediaTypeHelmChart     = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
+	MediaTypeFluxContent   = "application/vnd.cncf.flux.content.v1.tar+gzip"
 	MediaTypeTarget        = "application/vnd.pinnace.target.v1+json"
 	MediaTypeStatus        = "application/vnd.pinnace.status.v1+json"
 	MediaTypeFleetIndex    = "application/vnd.pinnace.fleet.v1+json"

@@ -77,11 +77,11 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	if err != nil {
 		return err
 	}
+	from.OCI = opts.registry.options(s)
 	progress := newProgress(s)
 	result, err := publish.Publish(ctx, publish.Options{
 		LoadOptions: from,
 		Registry:    opts.prefix,
-		OCI:         opts.registry.options(s),
 		Signer:      signer,
 		AllowPrune:  opts.allowPrune,
 		DryRun:      opts.dryRun,

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler"
 	"pinnace.dev/pinnace/pkg/oci"
@@ -18,7 +20,7 @@ import (
 
 // variant is one artifact of a bundle, shared by the clusters whose assignments render the same bytes.
 type variant struct {
-	found    bundler.Found
+	found    foundBundle
 	inputs   bundler.Variant
 	cluster  string // whose inputs they are
 	clusters int
@@ -85,7 +87,7 @@ func (p *publisher) build(ctx context.Context, loaded *Loaded, parent v1alpha1.F
 	progress := p.stage("build", len(list))
 	err = p.each(ctx, len(list), func(ctx context.Context, i int) error {
 		v := list[i]
-		key, err := bundler.Key(v.found, v.inputs)
+		key, err := v.key()
 		if err != nil {
 			return err
 		}
@@ -135,7 +137,7 @@ const maxFindings = 20
 var errTooMany = errors.New("there may be more")
 
 // add counts a cluster. The values that a chart is tried with are those of the first one by name, whatever the order.
-func (v variants) add(a target.Assignment, found bundler.Found) {
+func (v variants) add(a target.Assignment, found foundBundle) {
 	known := v[a.Variant]
 	if known == nil {
 		known = &variant{
@@ -150,17 +152,29 @@ func (v variants) add(a target.Assignment, found bundler.Found) {
 	}
 }
 
-func (v *variant) build(ctx context.Context, key, commit string, parent v1alpha1.FleetIndex) error {
-	built, err := bundler.Build(ctx, v.found, v.inputs)
-	if err != nil {
-		return err
+func (v *variant) key() (string, error) {
+	if v.found.prebuilt != nil {
+		return v.found.prebuilt.desc.Digest.String(), nil
 	}
-	v.artifact = built.Artifact()
-	v.index.Key = key
-	v.index.Digest = v.artifact.Descriptor().Digest.String()
-	v.index.LayerDigest = v.artifact.Layers[0].Descriptor().Digest.String()
-	v.index.Method = built.Config.Method
-	v.index.Commit = commit
+	return bundler.Key(v.found.Found, v.inputs)
+}
+
+func (v *variant) build(ctx context.Context, key, commit string, parent v1alpha1.FleetIndex) error {
+	v.index.Key, v.index.Commit = key, commit
+	if prebuilt := v.found.prebuilt; prebuilt != nil {
+		v.index.Digest = prebuilt.desc.Digest.String()
+		v.index.LayerDigest = prebuilt.bundle.Layer.Digest.String()
+		v.index.Method = prebuilt.bundle.Config.Method
+	} else {
+		built, err := bundler.Build(ctx, v.found.Found, v.inputs)
+		if err != nil {
+			return err
+		}
+		v.artifact = built.Artifact()
+		v.index.Digest = v.artifact.Descriptor().Digest.String()
+		v.index.LayerDigest = v.artifact.Layers[0].Descriptor().Digest.String()
+		v.index.Method = built.Config.Method
+	}
 	v.action = target.Created
 	for _, before := range parent.Bundles {
 		if before.Name != v.index.Name {
@@ -192,7 +206,7 @@ func (p *publisher) pushBundles(ctx context.Context, all variants) error {
 		if err != nil {
 			return err
 		}
-		desc, _, err := oci.Push(ctx, repo, v.artifact, contentTag(v.index.Digest))
+		desc, err := v.push(ctx, repo)
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", v.index.Name, err)
 		}
@@ -202,6 +216,15 @@ func (p *publisher) pushBundles(ctx context.Context, all variants) error {
 		progress(v.index.Name, v.action)
 		return nil
 	})
+}
+
+// push stores the artifact, or copies what another CI built with its signatures.
+func (v *variant) push(ctx context.Context, repo oci.Repository) (ocispec.Descriptor, error) {
+	if prebuilt := v.found.prebuilt; prebuilt != nil {
+		return prebuilt.desc, oci.Copy(ctx, prebuilt.repo, repo, prebuilt.desc, contentTag(v.index.Digest))
+	}
+	desc, _, err := oci.Push(ctx, repo, v.artifact, contentTag(v.index.Digest))
+	return desc, err
 }
 
 // contentTag is sha-<12 hex> of the content.

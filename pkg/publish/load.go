@@ -16,8 +16,8 @@ import (
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
-	"pinnace.dev/pinnace/pkg/bundler"
 	"pinnace.dev/pinnace/pkg/bundler/source"
+	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/target"
 )
 
@@ -35,6 +35,8 @@ type LoadOptions struct {
 	// CacheDir keeps checkouts.
 	CacheDir string
 	Auth     source.Auth
+	// OCI reaches the registries of OCI sources, and the fleet's.
+	OCI oci.Options
 }
 
 // Loaded is a fleet as read and checked.
@@ -42,7 +44,7 @@ type Loaded struct {
 	Fleet   *target.Fleet
 	Sources []v1alpha1.IndexSource
 
-	found map[string]bundler.Found // by bundle
+	found map[string]foundBundle // by bundle
 }
 
 // Load reads a fleet repository, its sources and their bundles. All findings are returned at once, each with its file
@@ -63,8 +65,8 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	loaded := &Loaded{found: map[string]bundler.Found{}}
-	if err := loaded.readSources(ctx, fleet, from); err != nil {
+	loaded := &Loaded{found: map[string]foundBundle{}}
+	if err := loaded.readSources(ctx, fleet, from, opts); err != nil {
 		return nil, err
 	}
 	loaded.Fleet, err = target.New(*fleet)
@@ -118,6 +120,8 @@ func checkFleet(fleet v1alpha1.Fleet, doc document.Document) []error {
 		switch {
 		case source.Name == "":
 			errs = append(errs, doc.Errorf(place, "the source has no name"))
+		case source.Git != nil && source.OCI != nil:
+			errs = append(errs, doc.Errorf(place+".oci", "source %q has both git and oci; keep one", source.Name))
 		case seen[source.Name]:
 			errs = append(errs, doc.Errorf(place+".name", "duplicate source %q; rename one", source.Name))
 		}
@@ -189,23 +193,30 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, document.MaxBytes+1)) // document refuses what is larger
 }
 
-// readSources checks all sources out and discovers their bundles.
-func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from source.Options) error {
+// readSources reads all sources and the bundles in them.
+func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from source.Options, opts LoadOptions) error {
 	sources := fleet.Spec.Sources
-	found := make([][]bundler.Found, len(sources))
+	found := make([][]foundBundle, len(sources))
 	l.Sources = make([]v1alpha1.IndexSource, len(sources))
 	errs := make([]error, len(sources))
 	var group errgroup.Group
 	group.SetLimit(maxSourcesAtOnce)
 	for i, src := range sources {
 		group.Go(func() error {
+			if src.OCI != nil {
+				found[i], l.Sources[i], errs[i] = readOCI(ctx, src, opts, from.Fleet.Dir)
+				if errs[i] != nil {
+					errs[i] = fmt.Errorf("source %q: %w", src.Name, errs[i])
+				}
+				return nil
+			}
 			tree, err := source.Checkout(ctx, src, from)
 			if err != nil {
 				errs[i] = err
 				return nil
 			}
-			l.Sources[i] = v1alpha1.IndexSource{Name: src.Name, Repository: tree.Repository, Commit: tree.Commit}
-			found[i], errs[i] = bundler.Discover(ctx, tree, src)
+			index := v1alpha1.IndexSource{Name: src.Name, Repository: tree.Repository, Commit: tree.Commit}
+			found[i], l.Sources[i], errs[i] = discover(ctx, tree, src, index)
 			return nil
 		})
 	}

@@ -25,7 +25,6 @@ type Options struct {
 	LoadOptions
 	// Registry replaces the fleet's when set.
 	Registry string
-	OCI      oci.Options
 	Signer   *signing.Signer
 	// AllowPrune permits removing more than half of what a cluster runs.
 	AllowPrune bool
