@@ -198,14 +198,18 @@ func within(ctx context.Context, patience time.Duration, what string, check func
 	defer cancel()
 	tick := time.NewTicker(pollWait)
 	defer tick.Stop()
+	var last error
 	for {
 		err := check(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil || last == nil { // an error that the end of patience caused says nothing
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w: %w", what, ctx.Err(), err)
+			return fmt.Errorf("wait for %s: %w: %w", what, ctx.Err(), last)
 		case <-tick.C:
 		}
 	}
