@@ -226,6 +226,25 @@ func TestPackFSIsDeterministic(t *testing.T) {
 	if !bytes.Equal(one, two) {
 		t.Error("another umask, time zone and order give other bytes")
 	}
+	compressed, err := gzip.NewReader(bytes.NewReader(one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !compressed.ModTime.IsZero() || compressed.Name != "" {
+		t.Errorf("gzip has a name or a time: %+v", compressed.Header)
+	}
+	for archive := tar.NewReader(compressed); ; {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header.ModTime.Unix() != 0 || header.Mode != 0o644 || header.Uid != 0 || header.Gid != 0 || header.Uname != "" {
+			t.Errorf("header: %+v", header)
+		}
+	}
 }
 
 func TestPackRefuses(t *testing.T) {
