@@ -110,6 +110,7 @@ type Agent struct {
 	objects   delivery
 	report    delivery
 	published v1alpha1.StatusReport
+	beat      time.Time // when the published report is sent again
 	drift     driftState
 }
 

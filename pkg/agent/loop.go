@@ -88,6 +88,7 @@ func (a *Agent) next() time.Time {
 	}
 	sooner(a.objects.due())
 	sooner(a.report.due())
+	sooner(a.heartbeat())
 	sooner(a.nextRepair())
 	return due
 }
@@ -140,7 +141,10 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 		return
 	}
 	a.failures = 0
-	a.problem = nil
+	if a.problem != nil {
+		a.problem = nil
+		a.report.touch(now)
+	}
 	a.pullAt = now.Add(jitter(a.interval()))
 	if result == nil {
 		a.metrics.poll("unchanged", now)
@@ -179,6 +183,7 @@ func (a *Agent) trouble(err error) {
 		}
 		a.log.Error("the newest target was not taken; what runs keeps running", "stage", stage, "reason", reason, "error", err)
 		a.metrics.refused(reason)
+		a.report.touch(a.now().Add(reportDebounce))
 	}
 	a.problem = err
 }

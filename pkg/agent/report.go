@@ -35,8 +35,9 @@ type delivery struct {
 	failures int
 }
 
+// touch makes it due at that time, or before where it is already; after a failure it waits for its pause.
 func (d *delivery) touch(at time.Time) {
-	if d.at.IsZero() {
+	if d.at.IsZero() || d.failures == 0 && at.Before(d.at) {
 		d.at = at
 	}
 }
@@ -56,9 +57,7 @@ func (d *delivery) finish(err error, now time.Time) {
 		return
 	}
 	d.failures++
-	if again := now.Add(pause(d.failures, firstPause, longPause)); d.at.IsZero() || d.failures > 1 {
-		d.at = again
-	}
+	d.at = now.Add(pause(d.failures, firstPause, longPause))
 }
 
 // publish tells what changed: to the cluster as BundleDeployments, to the registry as a status report.
@@ -76,6 +75,7 @@ func (a *Agent) publish(ctx context.Context, now time.Time) {
 	if stale := a.isStale(now); stale != a.stale {
 		a.stale = stale
 		a.metrics.stale(stale)
+		a.report.touch(now)
 		if stale {
 			a.log.Warn("the target in force has expired; what runs keeps running and drift is still corrected",
 				"stage", StageAccept, "expired", stamp(a.target.ExpiresAt.Time), "mend", "publish again, or mend the link to the registry")
@@ -101,8 +101,8 @@ func (a *Agent) publish(ctx context.Context, now time.Time) {
 // hurry ends the debounce; pauses after failures stay.
 func (a *Agent) hurry(now time.Time) {
 	for _, d := range []*delivery{&a.objects, &a.report} {
-		if !d.at.IsZero() && d.failures == 0 && d.at.After(now) && d.at.Before(now.Add(2*reportDebounce)) {
-			d.at = now
+		if !d.at.IsZero() {
+			d.touch(now)
 		}
 	}
 }
@@ -130,7 +130,7 @@ func (a *Agent) startObjects(ctx context.Context) {
 
 // startReport sends a report that says something new, or the heartbeat.
 func (a *Agent) startReport(ctx context.Context, now time.Time) {
-	heartbeat := !a.published.ReportedAt.IsZero() && now.Sub(a.published.ReportedAt.Time) >= a.cfg.Heartbeat
+	heartbeat := !now.Before(a.heartbeat()) && a.report.failures == 0
 	if !heartbeat && (a.report.at.IsZero() || now.Before(a.report.at)) {
 		return
 	}
@@ -145,16 +145,22 @@ func (a *Agent) startReport(ctx context.Context, now time.Time) {
 		return func() {
 			finished := a.now()
 			if err == nil {
-				a.published = report
-				a.report.touch(finished.Add(jitter(a.cfg.Heartbeat)))
+				a.published, a.beat = report, finished.Add(jitter(a.cfg.Heartbeat))
 			} else {
-				a.report.at = time.Time{}
 				a.log.Warn("the status report was not sent; it is tried again", "stage", StageReport, "error", err)
 			}
 			a.report.finish(err, finished)
 			a.metrics.reported(err)
 		}
 	})
+}
+
+// heartbeat is when an unchanged status is sent again.
+func (a *Agent) heartbeat() time.Time {
+	if a.cfg.Signer == nil || a.report.busy || a.beat.IsZero() {
+		return a.now().Add(idleTick)
+	}
+	return a.beat
 }
 
 func (a *Agent) sameReport(report v1alpha1.StatusReport) bool {

@@ -30,7 +30,7 @@ spec:
   selector: {matchLabels: {app: web}}
   template:
     metadata: {labels: {app: web}}
-    spec: {containers: [{name: web, image: "web:1", resources: {requests: {cpu: 1000m}}}]}`
+    spec: {containers: [{name: web, image: "web:1", resources: {requests: {cpu: 0.010}}}]}`
 
 const settings = `apiVersion: v1
 kind: ConfigMap
