@@ -63,9 +63,11 @@ func (v variants) artifact(a target.Assignment) target.Artifact {
 }
 
 func (v variants) sorted() []*variant {
-	return slices.SortedFunc(maps.Values(v), func(a, b *variant) int {
-		return cmp.Or(strings.Compare(a.index.Name, b.index.Name), strings.Compare(a.index.Digest, b.index.Digest), strings.Compare(a.index.Key, b.index.Key))
-	})
+	return slices.SortedFunc(maps.Values(v), func(a, b *variant) int { return compareBundles(a.index, b.index) })
+}
+
+func compareBundles(a, b v1alpha1.IndexBundle) int {
+	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Digest, b.Digest), strings.Compare(a.Key, b.Key))
 }
 
 // build renders every variant that the last publish didn't have.

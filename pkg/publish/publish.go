@@ -61,7 +61,7 @@ func Publish(ctx context.Context, opts Options) (Result, error) {
 	return publish(ctx, loaded, registry, opts)
 }
 
-func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Options) (Result, error) {
+func newPublisher(registry oci.Registry, opts Options) *publisher {
 	p := &publisher{Options: opts, registry: registry, jobs: opts.Jobs}
 	if p.jobs <= 0 {
 		p.jobs = 4 * runtime.GOMAXPROCS(0)
@@ -69,7 +69,12 @@ func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Op
 	if p.Now == nil {
 		p.Now = time.Now
 	}
-	parent, parentDesc, err := p.readParent(ctx)
+	return p
+}
+
+func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Options) (Result, error) {
+	p := newPublisher(registry, opts)
+	parent, parentDigest, err := p.readParent(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -78,9 +83,8 @@ func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Op
 	}
 	result := Result{
 		Fleet: loaded.Fleet.Name, Registry: registry.String(), DryRun: p.DryRun,
-		Publication: parent.Publication, Digest: parentDesc, Sources: loaded.Sources,
+		Publication: parent.Publication, Digest: parentDigest, Sources: loaded.Sources,
 	}
-
 	if loaded.Fleet.Facts, err = p.readFacts(ctx, loaded, parent); err != nil {
 		return result, err
 	}
@@ -93,24 +97,22 @@ func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Op
 		return result, err
 	}
 	result.Bundles = variants.results()
-	var refused []TargetResult
-	for _, t := range targets {
-		result.Targets = append(result.Targets, t.result)
-		if t.result.Action == target.Refused {
-			refused = append(refused, t.result)
-		}
+	if err := result.addTargets(targets); err != nil {
+		return result, err
 	}
-	if len(refused) > 0 {
-		return result, &RefusedError{Targets: refused}
-	}
-	index := newIndex(loaded, variants, targets, parent, parentDesc, p.Now())
+	index := p.newIndex(parent, parentDigest, loaded.Sources, variants.index(), targets)
+	index.Fleet = loaded.Fleet.Name
 	if p.DryRun || sameIndex(index, parent) {
 		return result, nil
 	}
-
 	if err := p.pushBundles(ctx, variants); err != nil {
 		return result, err
 	}
+	return p.commit(ctx, result, parent, index, targets)
+}
+
+// commit stores the targets and the index, and then lets agents see them.
+func (p *publisher) commit(ctx context.Context, result Result, parent, index v1alpha1.FleetIndex, targets []issuedTarget) (Result, error) {
 	if err := p.pushTargets(ctx, targets); err != nil {
 		return result, err
 	}
@@ -207,33 +209,34 @@ func (p *publisher) issue(ctx context.Context, loaded *Loaded, variants variants
 			}
 		}
 		next, action, reason := target.Issue(loaded.Fleet.Assemble(plan, variants.artifact), before, opts)
-		issued[i] = newIssued(plan.Cluster, next, action, reason, before)
+		before.Name, before.Labels, before.StatusKey = name, plan.Cluster.Metadata.Labels, plan.Cluster.Spec.StatusKey
+		issued[i] = newIssued(before, next, action, reason)
 		return nil
 	})
 	return issued, err
 }
 
-func newIssued(cluster target.Cluster, next v1alpha1.Target, action target.Action, reason string, before v1alpha1.IndexCluster) issuedTarget {
-	out := issuedTarget{target: next}
-	out.index = v1alpha1.IndexCluster{
-		Name: next.Cluster, Labels: cluster.Metadata.Labels, StatusKey: cluster.Spec.StatusKey,
-		Generation: next.Generation, Content: target.Content(next), ExpiresAt: next.ExpiresAt,
+// newIssued says what becomes of a cluster's entry in the index.
+func newIssued(before v1alpha1.IndexCluster, next v1alpha1.Target, action target.Action, reason string) issuedTarget {
+	if action == target.Unchanged {
+		return kept(before)
 	}
+	data, err := json.Marshal(next)
+	if err != nil {
+		panic(err) // values are JSON types only
+	}
+	out := issuedTarget{target: next, index: before}
+	out.artifact = oci.Artifact{Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: data}}}
+	out.index.Generation, out.index.ExpiresAt = next.Generation, next.ExpiresAt
+	out.index.Content, out.index.Digest = target.Content(next), out.artifact.Descriptor().Digest.String()
+	out.index.Bundles = nil
 	for _, bundle := range next.Bundles {
 		out.index.Bundles = append(out.index.Bundles, bundle.Name)
 	}
-	out.result = TargetResult{Cluster: next.Cluster, Action: action, Reason: reason, Bundles: len(next.Bundles)}
-	if action == target.Unchanged {
-		out.index.Generation, out.index.Digest, out.index.ExpiresAt = before.Generation, before.Digest, before.ExpiresAt
-	} else {
-		data, err := json.Marshal(next)
-		if err != nil {
-			panic(err) // values are JSON types only
-		}
-		out.artifact = oci.Artifact{Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: data}}}
-		out.index.Digest = out.artifact.Descriptor().Digest.String()
+	out.result = TargetResult{
+		Cluster: next.Cluster, Action: action, Reason: reason, Bundles: len(next.Bundles),
+		Generation: out.index.Generation, Digest: out.index.Digest,
 	}
-	out.result.Generation, out.result.Digest = out.index.Generation, out.index.Digest
 	return out
 }
 
@@ -284,15 +287,17 @@ func (p *publisher) pushTargets(ctx context.Context, targets []issuedTarget) err
 	})
 }
 
-func newIndex(loaded *Loaded, variants variants, targets []issuedTarget, parent v1alpha1.FleetIndex, parentDigest string, now time.Time) v1alpha1.FleetIndex {
+func (p *publisher) newIndex(parent v1alpha1.FleetIndex, parentDigest string, sources []v1alpha1.IndexSource,
+	bundles []v1alpha1.IndexBundle, targets []issuedTarget,
+) v1alpha1.FleetIndex {
 	index := v1alpha1.FleetIndex{
 		TypeMeta:    v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindFleetIndex},
-		Fleet:       loaded.Fleet.Name,
+		Fleet:       parent.Fleet,
 		Publication: parent.Publication + 1,
 		Parent:      parentDigest,
-		IssuedAt:    metav1.NewTime(now.UTC().Truncate(time.Second)),
-		Sources:     loaded.Sources,
-		Bundles:     variants.index(),
+		IssuedAt:    metav1.NewTime(p.Now().UTC().Truncate(time.Second)),
+		Sources:     sources,
+		Bundles:     bundles,
 	}
 	for _, t := range targets {
 		index.Clusters = append(index.Clusters, t.index)

@@ -50,6 +50,21 @@ func (r Result) Changed() bool {
 	return false
 }
 
+// addTargets lists what is done to each target, and returns a [*RefusedError] when some are refused.
+func (r *Result) addTargets(targets []issuedTarget) error {
+	var refused []TargetResult
+	for _, t := range targets {
+		r.Targets = append(r.Targets, t.result)
+		if t.result.Action == target.Refused {
+			refused = append(refused, t.result)
+		}
+	}
+	if len(refused) > 0 {
+		return &RefusedError{Targets: refused}
+	}
+	return nil
+}
+
 // Event is one step of a publish, for progress.
 type Event struct {
 	// Stage is checkout, build, push, target or finish.

@@ -1,0 +1,118 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/target"
+)
+
+// RollbackOptions of [Rollback]. The clock, the signer, the jobs and the progress are those of a publish.
+type RollbackOptions struct {
+	Options
+	// To is the publication to go back to.
+	To int64
+	// Clusters limits it to some; all when empty.
+	Clusters []string
+}
+
+// Rollback publishes what an earlier publication gave its clusters as new generations: agents never go back to an older
+// one. A cluster that the earlier publication didn't have keeps what it has. The next publish brings again what the
+// fleet repository says.
+func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) (Result, error) {
+	p := newPublisher(registry, opts.Options)
+	parent, parentDigest, err := p.readParent(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	verifier, err := signing.NewKeyVerifier("this key", p.Signer.PublicKey())
+	if err != nil {
+		return Result{}, err
+	}
+	earlier, _, err := readIndex(ctx, registry, verifier, publicationTag(opts.To))
+	if errors.Is(err, oci.ErrNotFound) {
+		return Result{}, fmt.Errorf("%s has no publication %d; the last one is %d: %w", registry, opts.To, parent.Publication, err)
+	}
+	if err != nil {
+		return Result{}, explainKey(err, registry)
+	}
+	targets, err := p.reissue(ctx, parent, earlier, opts.Clusters, verifier)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{
+		Fleet: parent.Fleet, Registry: registry.String(), DryRun: p.DryRun,
+		Publication: parent.Publication, Digest: parentDigest, Sources: earlier.Sources,
+	}
+	if err := result.addTargets(targets); err != nil {
+		return result, err
+	}
+	if p.DryRun || !result.Changed() {
+		return result, nil
+	}
+	index := p.newIndex(parent, parentDigest, earlier.Sources, mergeBundles(earlier.Bundles, parent.Bundles), targets)
+	return p.commit(ctx, result, parent, index, targets)
+}
+
+// reissue makes new targets out of those of an earlier publication.
+func (p *publisher) reissue(ctx context.Context, parent, earlier v1alpha1.FleetIndex, only []string, verifier *signing.Verifier) ([]issuedTarget, error) {
+	before := map[string]v1alpha1.IndexCluster{}
+	for _, cluster := range earlier.Clusters {
+		before[cluster.Name] = cluster
+	}
+	issued := make([]issuedTarget, len(parent.Clusters))
+	err := p.each(ctx, len(issued), func(ctx context.Context, i int) error {
+		now := parent.Clusters[i]
+		then, known := before[now.Name]
+		if !known || then.Content == now.Content || len(only) > 0 && !slices.Contains(only, now.Name) {
+			issued[i] = kept(now)
+			return nil
+		}
+		old, err := p.fetchTarget(ctx, then, verifier)
+		if err != nil {
+			return fmt.Errorf("cluster %s: generation %d: %w", now.Name, then.Generation, err)
+		}
+		next, action, reason := target.Issue(old, now, target.Options{
+			Now: p.Now(), Validity: old.ExpiresAt.Sub(old.IssuedAt.Time), AllowPrune: p.AllowPrune,
+		})
+		issued[i] = newIssued(now, next, action, reason)
+		return nil
+	})
+	return issued, err
+}
+
+// kept is a cluster that nothing is done to.
+func kept(cluster v1alpha1.IndexCluster) issuedTarget {
+	return issuedTarget{index: cluster, result: TargetResult{
+		Cluster: cluster.Name, Action: target.Unchanged, Generation: cluster.Generation, Digest: cluster.Digest, Bundles: len(cluster.Bundles),
+	}}
+}
+
+func (p *publisher) fetchTarget(ctx context.Context, cluster v1alpha1.IndexCluster, verifier *signing.Verifier) (v1alpha1.Target, error) {
+	name := v1alpha1.TargetRepository(cluster.Name)
+	repo, err := p.registry.Repository(name)
+	if err != nil {
+		return v1alpha1.Target{}, err
+	}
+	desc, err := repo.Resolve(ctx, cluster.Digest)
+	if err != nil {
+		return v1alpha1.Target{}, err
+	}
+	verified, err := verifier.Verify(ctx, repo, name, desc)
+	if err != nil {
+		return v1alpha1.Target{}, err
+	}
+	return oci.FetchTarget(ctx, repo, verified)
+}
+
+// mergeBundles lists the bundles of two publications once.
+func mergeBundles(a, b []v1alpha1.IndexBundle) []v1alpha1.IndexBundle {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, compareBundles)
+	return slices.CompactFunc(all, func(a, b v1alpha1.IndexBundle) bool { return a.Name == b.Name && a.Key == b.Key })
+}
