@@ -46,18 +46,18 @@ const explainAfter = 5 * time.Second
 var plain = map[schema.GroupKind]bool{
 	{Kind: "ConfigMap"}: true, {Kind: "Secret"}: true, {Kind: "ServiceAccount"}: true, {Kind: "LimitRange"}: true,
 	{Kind: "Endpoints"}: true, {Kind: "PodTemplate"}: true, {Kind: "ResourceQuota"}: true,
-	{Group: "discovery.k8s.io", Kind: "EndpointSlice"}:                             true,
-	{Group: "rbac.authorization.k8s.io", Kind: "Role"}:                             true,
-	{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"}:                      true,
-	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"}:                      true,
-	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}:               true,
-	{Group: "networking.k8s.io", Kind: "NetworkPolicy"}:                            true,
-	{Group: "networking.k8s.io", Kind: "IngressClass"}:                             true,
-	{Group: "scheduling.k8s.io", Kind: "PriorityClass"}:                            true,
-	{Group: "storage.k8s.io", Kind: "StorageClass"}:                                true,
-	{Group: "storage.k8s.io", Kind: "CSIDriver"}:                                   true,
-	{Group: "node.k8s.io", Kind: "RuntimeClass"}:                                   true,
-	{Group: "coordination.k8s.io", Kind: "Lease"}:                                  true,
+	{Group: "discovery.k8s.io", Kind: "EndpointSlice"}:                              true,
+	{Group: "rbac.authorization.k8s.io", Kind: "Role"}:                              true,
+	{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"}:                       true,
+	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"}:                       true,
+	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}:                true,
+	{Group: "networking.k8s.io", Kind: "NetworkPolicy"}:                             true,
+	{Group: "networking.k8s.io", Kind: "IngressClass"}:                              true,
+	{Group: "scheduling.k8s.io", Kind: "PriorityClass"}:                             true,
+	{Group: "storage.k8s.io", Kind: "StorageClass"}:                                 true,
+	{Group: "storage.k8s.io", Kind: "CSIDriver"}:                                    true,
+	{Group: "node.k8s.io", Kind: "RuntimeClass"}:                                    true,
+	{Group: "coordination.k8s.io", Kind: "Lease"}:                                   true,
 	{Group: "admissionregistration.k8s.io", Kind: "MutatingWebhookConfiguration"}:   true,
 	{Group: "admissionregistration.k8s.io", Kind: "ValidatingWebhookConfiguration"}: true,
 }
@@ -99,7 +99,7 @@ func (t *table) unknown(refs []Ref, checks []v1alpha1.HealthCheck) []Ref {
 		switch {
 		case !ok || !e.judged || e.judgedBy != rule:
 			out = append(out, ref)
-		case !watched && !(rule == "" && Plain(id.groupKind())):
+		case !watched && (rule != "" || !Plain(id.groupKind())):
 			out = append(out, ref)
 		}
 	}

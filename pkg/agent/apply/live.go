@@ -69,7 +69,7 @@ func fingerprint(object metav1.Object) uint64 {
 		}
 		if e.FieldsV1 != nil {
 			var fields any // decoded and encoded again: the order of keys differs between encodings
-			if json.Unmarshal(e.FieldsV1.Raw, &fields) == nil {
+			if json.Unmarshal(e.FieldsV1.GetRawBytes(), &fields) == nil {
 				canonical, _ := json.Marshal(fields)
 				_, _ = hash.Write(canonical)
 			}

@@ -108,7 +108,7 @@ func managed(t *testing.T, spec map[string]any, entries ...metav1.ManagedFieldsE
 
 func entryOf(manager string, operation metav1.ManagedFieldsOperationType, fields string) metav1.ManagedFieldsEntry {
 	return metav1.ManagedFieldsEntry{
-		Manager: manager, Operation: operation, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)},
+		Manager: manager, Operation: operation, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields),
 	}
 }
 
@@ -150,26 +150,39 @@ func TestKeepIgnored(t *testing.T) {
 		fenced   bool // carries the live resource version
 	}{
 		"ours": {
-			map[string]any{"replicas": int64(5)}, []metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{"f:replicas":{}}}`)},
-			[]string{"/spec/replicas"}, map[string]any{"replicas": int64(5), "containers": containers("web:1")}, true,
+			map[string]any{"replicas": int64(5)},
+			[]metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{"f:replicas":{}}}`)},
+			[]string{"/spec/replicas"},
+			map[string]any{"replicas": int64(5), "containers": containers("web:1")},
+			true,
 		},
 		"another's": {
-			map[string]any{"replicas": int64(5)}, []metav1.ManagedFieldsEntry{entryOf("hpa", update, `{"f:spec":{"f:replicas":{}}}`)},
-			[]string{"/spec/replicas"}, map[string]any{"containers": containers("web:1")}, false,
+			map[string]any{"replicas": int64(5)},
+			[]metav1.ManagedFieldsEntry{entryOf("hpa", update, `{"f:spec":{"f:replicas":{}}}`)},
+			[]string{"/spec/replicas"},
+			map[string]any{"containers": containers("web:1")},
+			false,
 		},
 		"removed by somebody": {
-			map[string]any{}, []metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{}}`)},
-			[]string{"/spec/replicas"}, map[string]any{"containers": containers("web:1")}, false,
+			map[string]any{},
+			[]metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{}}`)},
+			[]string{"/spec/replicas"},
+			map[string]any{"containers": containers("web:1")},
+			false,
 		},
 		"in a list by key": {
 			map[string]any{"containers": containers("web:2")},
 			[]metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:image":{}}}}}`)},
-			[]string{"/spec/containers/0/image"}, map[string]any{"replicas": int64(1), "containers": containers("web:2")}, true,
+			[]string{"/spec/containers/0/image"},
+			map[string]any{"replicas": int64(1), "containers": containers("web:2")},
+			true,
 		},
 		"in a list owned as a whole": {
 			map[string]any{"containers": containers("web:2")},
 			[]metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{"f:containers":{}}}`)},
-			[]string{"/spec/containers/0/image"}, map[string]any{"replicas": int64(1), "containers": containers("web:2")}, true,
+			[]string{"/spec/containers/0/image"},
+			map[string]any{"replicas": int64(1), "containers": containers("web:2")},
+			true,
 		},
 		"not applied at all": {
 			map[string]any{"paused": true}, nil, []string{"/spec/paused"}, desired, false,

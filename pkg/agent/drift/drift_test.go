@@ -45,18 +45,21 @@ func TestJudge(t *testing.T) {
 		"ignored with all":   {object(both), ignore("/spec"), Verdict{Kind: Ignored, Paths: []string{"/spec/paused", "/spec/replicas"}}},
 		"partly ignored":     {object(both), ignore("/spec/replicas"), Verdict{Kind: Modified, Paths: []string{"/spec/paused"}}},
 		"another's rule": {
-			object(spec("replicas", int64(9))), []v1alpha1.DriftIgnore{{Kind: "StatefulSet", JSONPointers: []string{"/spec"}}},
+			object(spec("replicas", int64(9))),
+			[]v1alpha1.DriftIgnore{{Kind: "StatefulSet", JSONPointers: []string{"/spec"}}},
 			Verdict{Kind: Modified, Paths: []string{"/spec/replicas"}},
 		},
 		"foreign": {
 			object(func(f map[string]any) {
 				f["metadata"].(map[string]any)["labels"] = map[string]any{v1alpha1.LabelBundle: "other"}
 			}),
-			nil, Verdict{Kind: Foreign, Manager: "other"},
+			nil,
+			Verdict{Kind: Foreign, Manager: "other"},
 		},
 		"label removed": {
 			object(func(f map[string]any) { delete(f["metadata"].(map[string]any), "labels") }),
-			nil, Verdict{Kind: Modified, Paths: []string{"/metadata/labels/pinnace.dev~1bundle"}},
+			nil,
+			Verdict{Kind: Modified, Paths: []string{"/metadata/labels/pinnace.dev~1bundle"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
