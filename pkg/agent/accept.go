@@ -187,7 +187,7 @@ func checkDependencies(bundles []v1alpha1.TargetBundle) error {
 
 // guardPrune refuses a target that would remove more than half of the bundles that run, or all of them. An empty or
 // half-read fleet must never mean "delete everything".
-func guardPrune(target *v1alpha1.Target, running []string) *Error {
+func guardPrune(target *v1alpha1.Target, running []v1alpha1.TargetBundle) *Error {
 	if target.AllowPrune || len(running) == 0 {
 		return nil
 	}
@@ -196,9 +196,9 @@ func guardPrune(target *v1alpha1.Target, running []string) *Error {
 		kept[target.Bundles[i].Name] = true
 	}
 	var leaving []string
-	for _, name := range running {
-		if !kept[name] {
-			leaving = append(leaving, name)
+	for _, bundle := range running {
+		if !kept[bundle.Name] {
+			leaving = append(leaving, bundle.Name)
 		}
 	}
 	if 2*len(leaving) <= len(running) {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -146,14 +147,25 @@ func (c *content) copy(ctx context.Context, remote oci.Repository, name string, 
 	return oci.Copy(ctx, remote, local, desc, tags...)
 }
 
-// collect removes what neither the target nor its bundles need.
-func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest ocispec.Descriptor) error {
-	keep := map[digest.Digest]bool{}
-	if err := c.mark(ctx, v1alpha1.TargetRepository(target.Cluster), manifest.Digest, keep); err != nil {
-		return err
+// collect removes what neither the target, nor its bundles, nor those that run need. Nothing else may write meanwhile.
+func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest ocispec.Descriptor, running []v1alpha1.TargetBundle) error {
+	subjects := map[string]map[digest.Digest]bool{ // by repository
+		v1alpha1.TargetRepository(target.Cluster): {manifest.Digest: true},
 	}
-	for i := range target.Bundles {
-		if err := c.mark(ctx, target.Bundles[i].Repository, digest.Digest(target.Bundles[i].Digest), keep); err != nil {
+	for _, bundle := range slices.Concat(target.Bundles, running) {
+		if subjects[bundle.Repository] == nil {
+			subjects[bundle.Repository] = map[digest.Digest]bool{}
+		}
+		subjects[bundle.Repository][digest.Digest(bundle.Digest)] = true
+	}
+	keep := map[digest.Digest]bool{}
+	for name, kept := range subjects {
+		for subject := range kept {
+			if err := c.mark(ctx, name, subject, keep); err != nil {
+				return err
+			}
+		}
+		if err := c.untag(ctx, name, kept); err != nil {
 			return err
 		}
 	}
@@ -167,6 +179,35 @@ func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest
 			continue
 		}
 		if err := os.Remove(filepath.Join(folder, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// untag forgets the signatures of manifests that are not kept.
+func (c *content) untag(ctx context.Context, name string, kept map[digest.Digest]bool) error {
+	repo, err := c.layout.Repository(name)
+	if err != nil {
+		return err
+	}
+	tags, err := repo.Tags(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{v1alpha1.TagCurrent: true}
+	for subject := range kept {
+		wanted[oci.SignatureTag(subject)] = true
+	}
+	for _, tag := range tags {
+		if wanted[tag] {
+			continue
+		}
+		desc, err := repo.Resolve(ctx, tag)
+		if err == nil {
+			err = repo.Delete(ctx, desc)
+		}
+		if err != nil && !errors.Is(err, oci.ErrNotFound) {
 			return err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -449,15 +451,15 @@ func refusalOf(err error) bool {
 	return errors.As(err, &typed) && refusal(typed)
 }
 
-// running names the bundles that the cluster runs.
-func (a *Agent) running() []string {
-	var names []string
-	for name, one := range a.units {
-		if one.recorded != nil {
-			names = append(names, name)
+// running lists the bundles that the cluster runs, as they were applied, by name.
+func (a *Agent) running() []v1alpha1.TargetBundle {
+	var bundles []v1alpha1.TargetBundle
+	for _, name := range slices.Sorted(maps.Keys(a.units)) {
+		if one := a.units[name]; one.recorded != nil {
+			bundles = append(bundles, one.recorded.Bundle)
 		}
 	}
-	return names
+	return bundles
 }
 
 // namespaces lists the namespaces of all other bundles.

@@ -29,7 +29,7 @@ type taken struct {
 
 // pull is the network half of the sync line: resolve, verify, accept, fetch. It returns nil when the target in force is
 // current. Nothing on the cluster changes; what was accepted is made durable before anything is applied.
-func (a *Agent) pull(ctx context.Context, inForce *ocispec.Descriptor, running []string) (*taken, error) {
+func (a *Agent) pull(ctx context.Context, inForce *ocispec.Descriptor, running []v1alpha1.TargetBundle) (*taken, error) {
 	var problems error
 	for _, registry := range a.cfg.Registries {
 		attempt, cancel := context.WithTimeout(ctx, registryPatience)
@@ -45,7 +45,7 @@ func (a *Agent) pull(ctx context.Context, inForce *ocispec.Descriptor, running [
 	return nil, problems
 }
 
-func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *ocispec.Descriptor, running []string) (*taken, error) {
+func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *ocispec.Descriptor, running []v1alpha1.TargetBundle) (*taken, error) {
 	name := v1alpha1.TargetRepository(a.cfg.Cluster)
 	repo, err := registry.Repository(name)
 	if err != nil {
@@ -86,13 +86,16 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 	if err != nil {
 		return nil, problem(StageFetch, subject, err)
 	}
+	if err := a.content.collect(ctx, &target, desc, running); err != nil {
+		a.log.Warn("content that is no longer needed stays on the disk", "stage", StageState, "error", err)
+	}
 	a.metrics.skew(a.now(), &target)
 	return &taken{target: &target, manifest: verified.Descriptor(), signers: verified.Signers(), fetched: fetched}, nil
 }
 
 // accept refuses what is not for this cluster, old, expired, malformed or too destructive, and makes the acceptance
 // durable, on disk and in the cluster.
-func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest string, running []string) error {
+func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest string, running []v1alpha1.TargetBundle) error {
 	known := a.known()
 	if refusal := accept(target, digest, known, identity{fleet: a.cfg.Fleet, cluster: a.cfg.Cluster}, a.now()); refusal != nil {
 		return refusal
