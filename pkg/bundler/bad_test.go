@@ -78,7 +78,6 @@ func TestBadBundleFiles(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := discover(t, map[string]string{"web/pinnace.yaml": bundleHead + test.spec, "web/a.yaml": deployment}, "web")
 			wantError(t, err, `source "apps": `, test.want)
-			t.Log(err)
 		})
 	}
 	_, err := discover(t, map[string]string{"My_Bundle/a.yaml": deployment}, "*")
@@ -127,7 +126,6 @@ func TestBundlesThatDoNotBuild(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := bundler.Build(t.Context(), one(t, test.files, "web"), bundler.Variant{})
 			wantError(t, err, `source "apps": bundle "web": `, test.want)
-			t.Log(err)
 		})
 	}
 }

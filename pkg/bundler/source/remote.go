@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -198,6 +199,7 @@ func (r *remote) fail(ctx context.Context, err error) error {
 func (r *remote) classify(err error) *Error {
 	var network net.Error
 	var hostKey *knownhosts.KeyError
+	var certificate *tls.CertificateVerificationError
 	failure := &Error{URL: r.address.identity, Err: err}
 	switch {
 	case errors.Is(err, errQuota):
@@ -210,10 +212,14 @@ func (r *remote) classify(err error) *Error {
 	case errors.Is(err, transport.ErrAuthorizationFailed), errors.Is(err, transport.ErrInvalidAuthMethod):
 		failure.Kind, failure.Act = ErrUnauthorized, r.credentialsAct()
 	case errors.Is(err, transport.ErrRepositoryNotFound):
-		failure.Kind, failure.Err = ErrNotFound, transport.ErrRepositoryNotFound
-		failure.Act = "check the URL; servers also say so when credentials are missing: " + r.credentialsAct()
+		failure.Kind, failure.Err, failure.Act = ErrNotFound, transport.ErrRepositoryNotFound, "check the URL"
+		if r.address.scheme != "file" {
+			failure.Act += "; servers also say so when credentials are missing: " + r.credentialsAct()
+		}
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
 		failure.Kind, failure.Act = ErrNotFound, "push a first commit"
+	case errors.As(err, &certificate):
+		failure.Kind, failure.Act = ErrUnreachable, "name the file with its authority's certificate in PINNACE_GIT_CA_FILE"
 	case errors.As(err, &network):
 		failure.Kind, failure.Act = ErrUnreachable, "check the URL, the network and the proxy"
 	default:

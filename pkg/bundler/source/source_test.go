@@ -2,8 +2,12 @@ package source_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"net"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,12 +79,12 @@ func git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func checkout(t *testing.T, url string, ref v1alpha1.GitRef, opts source.Options) (source.Tree, error) {
+func checkout(t *testing.T, location string, ref v1alpha1.GitRef, opts source.Options) (source.Tree, error) {
 	t.Helper()
 	if opts.CacheDir == "" {
 		opts.CacheDir = t.TempDir()
 	}
-	return source.Checkout(t.Context(), v1alpha1.Source{Name: "s", Git: &v1alpha1.GitSource{URL: url, Ref: ref}}, opts)
+	return source.Checkout(t.Context(), v1alpha1.Source{Name: "s", Git: &v1alpha1.GitSource{URL: location, Ref: ref}}, opts)
 }
 
 func TestCheckout(t *testing.T) {
@@ -216,6 +220,45 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+func TestTokenOverHTTPS(t *testing.T) {
+	f := newForge(t, githttp.Options{Username: "git", Password: "t0ken"})
+	behind, err := url.Parse(f.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(behind))
+	defer front.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, authority, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})))
+	host := strings.TrimPrefix(front.URL, "https://")
+	home := t.TempDir()
+	write(t, filepath.Join(home, ".netrc"), "machine 127.0.0.1\nlogin git\npassword t0ken\n")
+	environment := func(more map[string]string) source.Auth {
+		return source.AuthFromEnvironment(func(name string) string { return more[name] }, home)
+	}
+	tests := []struct {
+		name string
+		auth source.Auth
+		want error
+	}{
+		{"token", source.Auth{Token: "t0ken", Host: host, CAFile: authority}, nil},
+		{"token of another host", source.Auth{Token: "t0ken", Host: "example.com", CAFile: authority}, source.ErrUnauthorized},
+		{"netrc", environment(map[string]string{"PINNACE_GIT_CA_FILE": authority}), nil},
+		{"unknown authority", source.Auth{Token: "t0ken", Host: host}, source.ErrUnreachable},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := checkout(t, front.URL+"/web.git", v1alpha1.GitRef{}, source.Options{Auth: test.auth})
+			if !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			if test.want == source.ErrUnreachable && !strings.Contains(err.Error(), "PINNACE_GIT_CA_FILE") {
+				t.Errorf("error: %v", err)
+			}
+		})
+	}
+}
+
 func TestBadRepositories(t *testing.T) {
 	f := newForge(t, githttp.Options{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -250,7 +293,6 @@ func TestBadRepositories(t *testing.T) {
 			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) || !strings.HasPrefix(err.Error(), `source "s": `) {
 				t.Errorf("got %v, want %v with %q", err, test.want, test.text)
 			}
-			t.Log(err)
 		})
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
