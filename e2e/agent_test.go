@@ -51,7 +51,7 @@ func TestAgent(t *testing.T) {
 	agent := newAgent(t, fleet, cluster, harness.AgentOptions{Interval: time.Hour, Webhook: hook, Change: withLogin})
 	ok(t, agent.Start())
 	t.Cleanup(agent.Kill)
-	ok(t, cluster.WaitReady(ctx, 1, harness.ExampleBundles[name]...))
+	ok(t, cluster.WaitReady(ctx, harness.ExampleBundles[name]...))
 
 	t.Run("webhook", func(t *testing.T) {
 		ok(t, fleet.Write("bundles/sensors/marker.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: marker}\n"))
@@ -73,13 +73,13 @@ func TestAgent(t *testing.T) {
 		if code == 0 {
 			t.Error("it ended with 0")
 		}
-		wantText(t, log, "another agent")
+		wantText(t, log, "a cluster has one agent")
 		ok(t, cluster.WaitRecreated(t.Context(), &appsv1.Deployment{}, "sensors", "collector"))
 	})
 	t.Run("the same state folder twice", func(t *testing.T) {
 		second := newAgent(t, fleet, cluster, harness.AgentOptions{Change: withLogin, StateDir: agent.StateDir})
 		_, err := second.SyncOnce(t.Context())
-		wantExit(t, err, 1, agent.StateDir)
+		wantExit(t, err, 2, agent.StateDir)
 	})
 	t.Run("offline after a power cut", func(t *testing.T) {
 		ok(t, own.Stop())
@@ -103,7 +103,7 @@ func TestAgent(t *testing.T) {
 		}
 		ok(t, agent.Start())
 		ok(t, cluster.WaitRecreated(t.Context(), &appsv1.Deployment{}, "sensors", "collector"))
-		ok(t, cluster.WaitReady(t.Context(), 0, harness.ExampleBundles[name]...))
+		ok(t, cluster.WaitReady(t.Context(), harness.ExampleBundles[name]...))
 	})
 	t.Run("corrupt memory is not guessed at", func(t *testing.T) {
 		ok(t, agent.Stop())

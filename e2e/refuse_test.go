@@ -55,7 +55,7 @@ func TestRefusedTargets(t *testing.T) {
 		reason string
 	}{
 		{"signed with a wrong key", push(intruder, func(*v1alpha1.Target) {}), 6, "KeyNotTrusted"},
-		{"not signed", push(harness.Key{}, func(*v1alpha1.Target) {}), 6, "SignatureMissing"},
+		{"not signed", push(harness.Key{}, func(target *v1alpha1.Target) { target.Generation++ }), 6, "SignatureMissing"},
 		{"another cluster's", func(t *testing.T) { copyTarget(t, fleet, "store-42", name) }, 6, "WrongCluster"},
 		{"another fleet's", push(fleet.Key, func(target *v1alpha1.Target) { target.Fleet = "other" }), 6, "WrongFleet"},
 		{"older", tag(first), 6, "Rollback"},
@@ -73,6 +73,7 @@ func TestRefusedTargets(t *testing.T) {
 		{"without most of what runs", push(fleet.Key, func(target *v1alpha1.Target) {
 			target.Bundles = target.Bundles[:1]
 		}), 6, "PruneGuard"},
+		// Last: its generation is the newest ever accepted from here on.
 		{"with a bundle that is nowhere", push(fleet.Key, func(target *v1alpha1.Target) {
 			bundles := append([]v1alpha1.TargetBundle{}, target.Bundles...)
 			bundles[0].Digest = current.Digest.String()
@@ -88,10 +89,11 @@ func TestRefusedTargets(t *testing.T) {
 			if diff := cmp.Diff(unchanged, now); diff != "" {
 				t.Errorf("the cluster was written to (-before +after):\n%s", diff)
 			}
-			ok(t, fleet.SetCurrent(t.Context(), name, current))
-			sync(t, agent)
 		})
 	}
+	ok(t, fleet.SetCurrent(ctx, name, current))
+	_, err = agent.SyncOnce(ctx)
+	wantExit(t, err, 6, "Rollback", "a deliberate return is a new generation")
 }
 
 // sync does one pass that must succeed.

@@ -68,9 +68,8 @@ func (c *Cluster) Bundles(ctx context.Context) (map[string]v1alpha1.BundleDeploy
 	return bundles, nil
 }
 
-// WaitReady waits until exactly these bundles are there and every one is Ready, at the target's generation when it is
-// not zero.
-func (c *Cluster) WaitReady(ctx context.Context, generation int64, names ...string) error {
+// WaitReady waits until exactly these bundles are there and every one is Ready.
+func (c *Cluster) WaitReady(ctx context.Context, names ...string) error {
 	return Until(ctx, fmt.Sprintf("bundles on %s", c.Name), func(ctx context.Context) error {
 		bundles, err := c.Bundles(ctx)
 		if err != nil {
@@ -80,7 +79,7 @@ func (c *Cluster) WaitReady(ctx context.Context, generation int64, names ...stri
 		for _, name := range names {
 			if bundle, ok := bundles[name]; !ok {
 				errs = append(errs, fmt.Errorf("%s is absent", name))
-			} else if err := ready(bundle, generation); err != nil {
+			} else if err := ready(bundle); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -93,7 +92,7 @@ func (c *Cluster) WaitReady(ctx context.Context, generation int64, names ...stri
 	})
 }
 
-func ready(bundle v1alpha1.BundleDeployment, generation int64) error {
+func ready(bundle v1alpha1.BundleDeployment) error {
 	condition := meta.FindStatusCondition(bundle.Status.Conditions, v1alpha1.ConditionReady)
 	switch {
 	case condition == nil:
@@ -102,8 +101,6 @@ func ready(bundle v1alpha1.BundleDeployment, generation int64) error {
 		return fmt.Errorf("%s is %s: %s %s", bundle.Name, bundle.Status.State, condition.Reason, condition.Message)
 	case bundle.Status.ObservedGeneration != bundle.Generation:
 		return fmt.Errorf("%s: its status is of an older generation", bundle.Name)
-	case generation != 0 && bundle.Spec.TargetGeneration < generation:
-		return fmt.Errorf("%s is of target generation %d, not %d", bundle.Name, bundle.Spec.TargetGeneration, generation)
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ func (b *bench) ready(ctx context.Context, agent *harness.Agent) error {
 	if err := agent.Start(); err != nil {
 		return err
 	}
-	return b.edge.WaitReady(ctx, 0, harness.ExampleBundles[cluster]...)
+	return b.edge.WaitReady(ctx, harness.ExampleBundles[cluster]...)
 }
 
 // latency publishes changes, each after a random part of the interval, and reports percentiles.

@@ -125,7 +125,7 @@ func (d *demo) startAgents(ctx context.Context) error {
 func (d *demo) waitReady(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for name, cluster := range d.clusters {
-		group.Go(func() error { return cluster.WaitReady(ctx, 0, harness.ExampleBundles[name]...) })
+		group.Go(func() error { return cluster.WaitReady(ctx, harness.ExampleBundles[name]...) })
 	}
 	return group.Wait()
 }
