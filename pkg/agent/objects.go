@@ -73,7 +73,7 @@ func (o *Objects) read(ctx context.Context) error {
 	var list v1alpha1.BundleDeploymentList
 	if err := o.list(ctx, &list); err != nil {
 		if unserved(err) {
-			return errors.New("the cluster has no BundleDeployments; apply deploy/crd.yaml once, or let the agent create custom resource definitions")
+			return errors.New("the cluster has no BundleDeployments; run kubectl apply -k deploy/crd once, or let the agent create custom resource definitions")
 		}
 		return fmt.Errorf("list BundleDeployments: %w", err)
 	}

@@ -63,7 +63,6 @@ const (
 	ReasonDrifted           Reason = "Drifted"
 	ReasonContested         Reason = "Contested"
 	ReasonReady             Reason = "Ready"
-	ReasonReportFailed      Reason = "ReportFailed"
 )
 
 // Error is a failure or refusal on the sync line. The first one stops everything that comes after it and leaves alone

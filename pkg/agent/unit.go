@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"encoding/json"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -70,8 +72,12 @@ func (u *unit) settled(now time.Time) bool {
 	}
 }
 
-// same reports whether two versions of a bundle are brought to the cluster in the same way.
-func same(a, b *v1alpha1.TargetBundle) bool { return reflect.DeepEqual(a, b) }
+// same reports whether two versions of a bundle say the same: as documents, in which an empty list is an absent one.
+func same(a, b *v1alpha1.TargetBundle) bool {
+	one, errOne := json.Marshal(a)
+	other, errOther := json.Marshal(b)
+	return errOne == nil && errOther == nil && bytes.Equal(one, other)
+}
 
 // moved reports whether the old version must be removed before the new one is brought: it is kept in another way or,
 // for a release, under another name.
