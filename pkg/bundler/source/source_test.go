@@ -252,7 +252,7 @@ func TestTokenOverHTTPS(t *testing.T) {
 			if !errors.Is(err, test.want) {
 				t.Errorf("got %v, want %v", err, test.want)
 			}
-			if test.want == source.ErrUnreachable && !strings.Contains(err.Error(), "PINNACE_GIT_CA_FILE") {
+			if errors.Is(test.want, source.ErrUnreachable) && !strings.Contains(err.Error(), "PINNACE_GIT_CA_FILE") {
 				t.Errorf("error: %v", err)
 			}
 		})
