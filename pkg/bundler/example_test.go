@@ -38,7 +38,7 @@ func ExampleBuild() {
 		built, err := bundler.Build(ctx, bundle, bundler.Variant{})
 		if err != nil {
 			fmt.Println(err)
-		return
+			return
 		}
 		fmt.Println(built.Config.Name, built.Config.Method, built.Objects[0].GetName(), built.LayerMediaType)
 	}
