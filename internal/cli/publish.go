@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -91,18 +90,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 		},
 	})
 	progress.end()
-	var refused *publish.RefusedError
-	if err != nil && !errors.As(err, &refused) {
-		return ofInput(err)
-	}
-	if printed := opts.output.print(s.Out, publishView(result)); printed != nil {
-		return printed
-	}
-	if refused != nil {
-		return err
-	}
-	s.publishSummary(result)
-	return nil
+	return s.published(result, err, opts.output)
 }
 
 func publishView(result publish.Result) view {

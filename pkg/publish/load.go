@@ -77,7 +77,7 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 func readFleet(fsys fs.FS, location string) (*target.Fleet, error) {
 	data, err := readFile(fsys, FleetFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("fleet %s: there is no %s in it; name a fleet repository, or make one with pinnace init", location, FleetFile)
+		return nil, fmt.Errorf("fleet %s: %s: %w; name a fleet repository, or make one with pinnace init", location, FleetFile, fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("fleet %s: %w", location, err)

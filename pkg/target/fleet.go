@@ -67,10 +67,10 @@ func New(fleet Fleet) (*Fleet, error) {
 	f.templates = &templates{}
 	f.rules = make([]rules, len(f.Bundles))
 
-	var errs []error
 	if len(f.Clusters) == 0 {
-		errs = append(errs, errors.New("the fleet has no cluster; name a folder with Cluster documents in spec.inventory"))
+		return &f, errors.New("the fleet has no cluster; name a folder with Cluster documents in spec.inventory")
 	}
+	var errs []error
 	for i, cluster := range f.Clusters {
 		if i > 0 && f.Clusters[i-1].Metadata.Name == cluster.Metadata.Name {
 			errs = append(errs, cluster.Document.Errorf("metadata.name", "duplicate cluster %q, declared in %s too; rename one",

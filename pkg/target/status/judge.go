@@ -59,7 +59,7 @@ func Judge(published v1alpha1.IndexCluster, report v1alpha1.StatusReport) Cluste
 	out.ReportedGeneration, out.ReportedAt = report.Target.Generation, report.ReportedAt
 	out.Kubernetes, out.Agent, out.Bundles = report.Kubernetes, report.Agent, report.Bundles
 	out.Nodes, out.Architectures = report.Nodes, report.Architectures
-	out.Verdict = Ready
+	out.Verdict, out.Reason, out.Message = Ready, "", ""
 	for _, bundle := range report.Bundles {
 		verdict, known := verdicts[bundle.State]
 		if !known {

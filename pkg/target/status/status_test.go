@@ -90,6 +90,9 @@ func TestRead(t *testing.T) {
 			if verdict := got.Clusters[0].Verdict; verdict != test.want {
 				t.Errorf("got %s (%s), want %s", verdict, got.Clusters[0].Message, test.want)
 			}
+			if cluster := got.Clusters[0]; cluster.Verdict == status.Ready && cluster.Message != "" {
+				t.Errorf("ready, with the message %q", cluster.Message)
+			}
 			if got.Ready != (test.want == status.Ready) {
 				t.Errorf("the fleet is ready: %v", got.Ready)
 			}
