@@ -20,6 +20,7 @@ import (
 
 // variant is one artifact of a bundle, shared by the clusters whose assignments render the same bytes.
 type variant struct {
+	bundle   *target.Bundle
 	found    foundBundle
 	inputs   bundler.Variant
 	cluster  string // whose inputs they are
@@ -143,7 +144,7 @@ func (v variants) add(a target.Assignment, found foundBundle) {
 	known := v[a.Variant]
 	if known == nil {
 		known = &variant{
-			found: found, cluster: a.Cluster,
+			bundle: a.Bundle, found: found, cluster: a.Cluster,
 			index: v1alpha1.IndexBundle{Name: a.Bundle.Metadata.Name, Source: a.Bundle.Source.Name},
 		}
 		v[a.Variant] = known
@@ -171,6 +172,11 @@ func (v *variant) build(ctx context.Context, key, commit string, parent v1alpha1
 		built, err := bundler.Build(ctx, v.found.Found, v.inputs)
 		if err != nil {
 			return err
+		}
+		for _, object := range built.Objects {
+			if err := v.bundle.CheckNamespace(object.GetNamespace()); err != nil && object.GetNamespace() != "" {
+				return fmt.Errorf("bundle %q: %s %s: %w", v.index.Name, object.GetKind(), object.GetName(), err)
+			}
 		}
 		v.artifact = built.Artifact()
 		v.index.Digest = v.artifact.Descriptor().Digest.String()

@@ -246,6 +246,26 @@ func TestRefusesToRemoveTooMuch(t *testing.T) {
 	}
 }
 
+func TestRestrictedSourceStaysInItsNamespaces(t *testing.T) {
+	registry := &counting{Registry: oci.NewMemory()}
+	dir := write(t, t.TempDir(), map[string]string{
+		"bundles/a/pinnace.yaml": "apiVersion: pinnace.dev/v1alpha1\nkind: Bundle\nspec: {namespace: team-a}\n",
+		"bundles/a/cm.yaml":      strings.Replace(configMap("a", "1"), "{name: a}", "{name: a, namespace: kube-system}", 1),
+	})
+	fleet, err := os.ReadFile(filepath.Join(dir, FleetFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limited := strings.Replace(string(fleet), `["bundles/*"], targets`, `["bundles/a"], restrict: {namespaces: [team-*]}, targets`, 1)
+	if err := os.WriteFile(filepath.Join(dir, FleetFile), []byte(limited), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = run(t, registry, options(t, dir, newSigner(t)))
+	if err == nil || !strings.Contains(err.Error(), `ConfigMap a: namespace "kube-system" is not allowed for source "apps"`) || registry.writes.Load() != 0 {
+		t.Errorf("got %v after %d writes", err, registry.writes.Load())
+	}
+}
+
 func TestAClusterThatComesBackGoesOn(t *testing.T) {
 	signer, registry := newSigner(t), oci.NewMemory()
 	dir := write(t, t.TempDir(), nil)

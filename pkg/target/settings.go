@@ -1,6 +1,7 @@
 package target
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -8,6 +9,8 @@ import (
 	"maps"
 	"strings"
 	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
@@ -92,6 +95,9 @@ func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 			variables = map[string]string{}
 		}
 		maps.Copy(variables, override.Variables)
+	}
+	if err := bundle.CheckNamespace(cmp.Or(out.namespace, metav1.NamespaceDefault)); err != nil {
+		return nil, bundle.Document.Errorf("spec.namespace", "bundle %q: %v", bundle.Metadata.Name, err)
 	}
 	var err error
 	if out.values, err = r.templates.compile(values, "spec.helm.values"); err != nil {

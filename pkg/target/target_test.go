@@ -198,6 +198,9 @@ func TestBadFleets(t *testing.T) {
 		{"expression that is no boolean", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "'yes'"}}})), "yields string"},
 		{"facts that aren't allowed", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "reported.nodes > 3"}}})), "reportedFacts: true"},
 		{"endless expression", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, [1,2,3,4,5,6,7,8,9,10].all(d, [1,2,3,4,5,6,7,8,9,10].all(e, a+b+c+d+e > 0)))))"}}})), "selects none"},
+		{"namespace out of bounds", world(restricted(v1alpha1.BundleSpec{Namespace: "kube-system"})), `namespace "kube-system" is not allowed for source "platform", which is restricted to team-a-*`},
+		{"no namespace is default", world(restricted(v1alpha1.BundleSpec{})), `namespace "default" is not allowed`},
+		{"another service account", world(restricted(v1alpha1.BundleSpec{Namespace: "team-a-x", DeployOptions: v1alpha1.DeployOptions{ServiceAccount: "admin"}})), `service account "admin" is not allowed`},
 		{"duplicate cluster", double, `duplicate cluster "ship-7"`},
 		{"duplicate bundle", world(bundle("web", v1alpha1.BundleSpec{}), bundle("web", v1alpha1.BundleSpec{})), `duplicate bundle "web"`},
 		{"nobody targeted", world(none), "has no targets"},
@@ -243,6 +246,20 @@ func TestExcludeAndFacts(t *testing.T) {
 	}
 	if why := plans[0].Assignments[0].Why; why != "excluded: clusterGroup canary" {
 		t.Errorf("factory-01 is left out because %q", why)
+	}
+}
+
+func restricted(spec v1alpha1.BundleSpec) Bundle {
+	b := bundle("web", spec)
+	b.Restrict = &v1alpha1.Restrict{Namespaces: []string{"team-a-*"}, ServiceAccount: "team-a"}
+	return b
+}
+
+func TestRestrictedBundlesWithinBounds(t *testing.T) {
+	checked, plans := plan(t, world(restricted(v1alpha1.BundleSpec{Namespace: "team-a-web"})))
+	got := checked.Assemble(plans[0], func(Assignment) Artifact { return Artifact{} }).Bundles[0]
+	if got.Namespace != "team-a-web" || got.ServiceAccount != "team-a" {
+		t.Errorf("got namespace %q and service account %q", got.Namespace, got.ServiceAccount)
 	}
 }
 
