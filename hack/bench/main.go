@@ -1,5 +1,6 @@
 // Command bench measures Pinnace on this machine: real control plane, registry, Git server, publish and agent. It
 // prints "name value unit" lines; they are figures of one run, to be compared with another run on the same machine.
+// Arguments choose among idle, poll and webhook; publish is always measured, and everything without arguments.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"pinnace.dev/pinnace/e2e/harness"
@@ -19,7 +21,7 @@ const cluster = "factory-01"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	err := run(ctx)
+	err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -27,7 +29,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context, chosen []string) (err error) {
 	site, err := harness.Start(ctx, harness.Options{Log: os.Stderr})
 	if err != nil {
 		return err
@@ -38,9 +40,15 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	b := &bench{site: site, edge: edge}
-	for _, measure := range []func(context.Context) error{b.publish, b.idle, b.poll, b.webhook} {
-		if err := measure(ctx); err != nil {
-			return err
+	for _, measure := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"publish", b.publish}, {"idle", b.idle}, {"poll", b.poll}, {"webhook", b.webhook}} {
+		if measure.name != "publish" && len(chosen) > 0 && !slices.Contains(chosen, measure.name) {
+			continue
+		}
+		if err := measure.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", measure.name, err)
 		}
 	}
 	return nil
