@@ -47,6 +47,11 @@ func (c *counter) RoundTrip(request *http.Request) (*http.Response, error) {
 	return c.next.RoundTrip(request)
 }
 
+var runs atomic.Int64
+
+// fresh returns a namespace that no test had before, also under go test -count.
+func fresh(name string) string { return fmt.Sprintf("%s-%d", name, runs.Add(1)) }
+
 func parse(t *testing.T, document string) *unstructured.Unstructured {
 	t.Helper()
 	raw, err := yaml.YAMLToJSON([]byte(document))

@@ -146,16 +146,17 @@ func replicas(object *unstructured.Unstructured) int64 {
 }
 
 func TestDeletedComesBack(t *testing.T) {
-	k := keep(t, "deleted", v1alpha1.DeployOptions{}, web, settings)
-	if err := admin(t).Resource(deployments).Namespace("deleted").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+	ns := fresh("deleted")
+	k := keep(t, ns, v1alpha1.DeployOptions{}, web, settings)
+	if err := admin(t).Resource(deployments).Namespace(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	took := within(t, time.Second, "the Deployment is back", func() bool { return get(t, deployments, "deleted", "web") != nil })
+	took := within(t, time.Second, "the Deployment is back", func() bool { return get(t, deployments, ns, "web") != nil })
 	t.Logf("the Deployment was back after %s", took)
-	if err := admin(t).Resource(configMaps).Namespace("deleted").Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
+	if err := admin(t).Resource(configMaps).Namespace(ns).Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	took = within(t, time.Second, "the ConfigMap is back", func() bool { return get(t, configMaps, "deleted", "settings") != nil })
+	took = within(t, time.Second, "the ConfigMap is back", func() bool { return get(t, configMaps, ns, "settings") != nil })
 	t.Logf("the ConfigMap was back after %s", took)
 	verdicts, _ := k.seen()
 	for _, verdict := range verdicts {
@@ -167,11 +168,12 @@ func TestDeletedComesBack(t *testing.T) {
 
 // A change to our field is undone, in one repair and without an echo; a field beside ours stays, and costs nothing.
 func TestModifiedIsReverted(t *testing.T) {
-	k := keep(t, "modified", v1alpha1.DeployOptions{}, web, settings)
+	ns := fresh("modified")
+	k := keep(t, ns, v1alpha1.DeployOptions{}, web, settings)
 	before := k.requests.Load()
-	patch(t, configMaps, "modified", "settings", `{"data":{"added":"by another"},"metadata":{"labels":{"added":"too"}}}`)
-	patch(t, deployments, "modified", "web", `{"spec":{"replicas":3}}`)
-	took := within(t, time.Second, "one replica again", func() bool { return replicas(get(t, deployments, "modified", "web")) == 1 })
+	patch(t, configMaps, ns, "settings", `{"data":{"added":"by another"},"metadata":{"labels":{"added":"too"}}}`)
+	patch(t, deployments, ns, "web", `{"spec":{"replicas":3}}`)
+	took := within(t, time.Second, "one replica again", func() bool { return replicas(get(t, deployments, ns, "web")) == 1 })
 	t.Logf("reverted after %s", took)
 	within(t, 10*time.Second, "quiet", func() bool {
 		health, err := k.applier.Health(t.Context(), k.bundle, k.bundle.Previous)
@@ -187,49 +189,52 @@ func TestModifiedIsReverted(t *testing.T) {
 	if got := k.requests.Load() - before; got != 3 { // get, dry run, apply
 		t.Errorf("took %d requests, want 3", got)
 	}
-	data, _, _ := unstructured.NestedStringMap(get(t, configMaps, "modified", "settings").Object, "data")
+	data, _, _ := unstructured.NestedStringMap(get(t, configMaps, ns, "settings").Object, "data")
 	if diff := cmp.Diff(map[string]string{"color": "blue", "added": "by another"}, data); diff != "" {
 		t.Errorf("data (-want +got):\n%s", diff)
 	}
 }
 
 func TestIgnoredAndWarned(t *testing.T) {
+	ns := fresh("ignored")
 	options := v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Ignore: []v1alpha1.DriftIgnore{
 		{Kind: "Deployment", JSONPointers: []string{"/spec/replicas"}},
 	}}}
-	k := keep(t, "ignored", options, web)
-	patch(t, deployments, "ignored", "web", `{"spec":{"replicas":3}}`)
+	k := keep(t, ns, options, web)
+	patch(t, deployments, ns, "web", `{"spec":{"replicas":3}}`)
 	within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := k.seen(); return len(verdicts) > 0 })
 	verdicts, acts := k.seen()
-	if verdicts[0].Kind != Ignored || acts[0] != Leave || replicas(get(t, deployments, "ignored", "web")) != 3 {
+	if verdicts[0].Kind != Ignored || acts[0] != Leave || replicas(get(t, deployments, ns, "web")) != 3 {
 		t.Errorf("verdict %s, act %s", verdicts[0], acts[0])
 	}
 	// What is not ignored is repaired, and what is stays as it is.
-	patch(t, deployments, "ignored", "web", `{"spec":{"minReadySeconds":1,"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"web","image":"web:2"}]}}}}`)
+	patch(t, deployments, ns, "web", `{"spec":{"minReadySeconds":1,"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"web","image":"web:2"}]}}}}`)
 	within(t, 5*time.Second, "the image is back", func() bool {
-		containers, _, _ := unstructured.NestedSlice(get(t, deployments, "ignored", "web").Object, "spec", "template", "spec", "containers")
+		containers, _, _ := unstructured.NestedSlice(get(t, deployments, ns, "web").Object, "spec", "template", "spec", "containers")
 		return containers[0].(map[string]any)["image"] == "web:1"
 	})
-	if got := replicas(get(t, deployments, "ignored", "web")); got != 3 {
+	if got := replicas(get(t, deployments, ns, "web")); got != 3 {
 		t.Errorf("the repair set replicas to %d", got)
 	}
 
-	w := keep(t, "warned", v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Mode: v1alpha1.DriftWarn}}, web)
-	patch(t, deployments, "warned", "web", `{"spec":{"replicas":3}}`)
+	warned := fresh("warned")
+	w := keep(t, warned, v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Mode: v1alpha1.DriftWarn}}, web)
+	patch(t, deployments, warned, "web", `{"spec":{"replicas":3}}`)
 	within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := w.seen(); return len(verdicts) > 0 })
-	if _, acts := w.seen(); acts[0] != Report || replicas(get(t, deployments, "warned", "web")) != 3 {
+	if _, acts := w.seen(); acts[0] != Report || replicas(get(t, deployments, warned, "web")) != 3 {
 		t.Errorf("acts %v", acts)
 	}
 }
 
 // Somebody who undoes each repair is conceded to after five.
 func TestContested(t *testing.T) {
-	k := keep(t, "contested", v1alpha1.DeployOptions{}, settings)
+	ns := fresh("contested")
+	k := keep(t, ns, v1alpha1.DeployOptions{}, settings)
 	conceded := func() bool { _, acts := k.seen(); return len(acts) > 0 && acts[len(acts)-1] == Concede }
 	within(t, 20*time.Second, "conceded", func() bool {
-		data, _, _ := unstructured.NestedString(get(t, configMaps, "contested", "settings").Object, "data", "color")
+		data, _, _ := unstructured.NestedString(get(t, configMaps, ns, "settings").Object, "data", "color")
 		if data == "blue" {
-			patch(t, configMaps, "contested", "settings", `{"data":{"color":"red"}}`)
+			patch(t, configMaps, ns, "settings", `{"data":{"color":"red"}}`)
 		}
 		return conceded()
 	})
@@ -244,7 +249,8 @@ func TestContested(t *testing.T) {
 
 // While nothing happens nothing is asked.
 func TestIdleCostsNothing(t *testing.T) {
-	k := keep(t, "idle", v1alpha1.DeployOptions{}, web, settings)
+	ns := fresh("idle")
+	k := keep(t, ns, v1alpha1.DeployOptions{}, web, settings)
 	before := k.requests.Load()
 	for range 100 {
 		if health, err := k.applier.Health(t.Context(), k.bundle, k.bundle.Previous); err != nil || health.Ready != health.Total {
@@ -258,7 +264,8 @@ func TestIdleCostsNothing(t *testing.T) {
 
 // A sweep finds what no watch told.
 func TestSweep(t *testing.T) {
-	k := keep(t, "sweep", v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Mode: v1alpha1.DriftWarn}}, settings)
+	ns := fresh("sweep")
+	k := keep(t, ns, v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Mode: v1alpha1.DriftWarn}}, settings)
 	fresh, err := apply.New(cluster.Config(), apply.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -277,7 +284,7 @@ func TestSweep(t *testing.T) {
 		}
 		var ours []apply.Seen
 		for _, one := range seen {
-			if one.Bundle == "sweep" && one.Drifted {
+			if one.Bundle == ns && one.Drifted {
 				ours = append(ours, one)
 			}
 		}
@@ -286,11 +293,11 @@ func TestSweep(t *testing.T) {
 	if seen := survey(); len(seen) != 0 {
 		t.Errorf("nothing drifted, survey says %+v", seen)
 	}
-	patch(t, configMaps, "sweep", "settings", `{"data":{"color":"red"}}`)
+	patch(t, configMaps, ns, "settings", `{"data":{"color":"red"}}`)
 	if seen := survey(); len(seen) != 1 {
 		t.Errorf("changed: survey says %+v", seen)
 	}
-	if err := admin(t).Resource(configMaps).Namespace("sweep").Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
+	if err := admin(t).Resource(configMaps).Namespace(ns).Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if seen := survey(); len(seen) != 1 {

@@ -272,10 +272,10 @@ spec:
 kind: ConfigMap
 metadata: {name: hook, annotations: {helm.sh/hook: pre-install}}
 `
-	test := `apiVersion: v1
-kind: Pod
+	test := `apiVersion: batch/v1
+kind: Job
 metadata: {name: check, annotations: {helm.sh/hook: test}}
-spec: {restartPolicy: Never, containers: [{name: check, image: "check:1"}]}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: check, image: "check:1"}]}}}
 `
 	more := map[string]string{
 		"crds/ports.yaml": crd("First"), "templates/hook.yaml": hook, "templates/tests/check.yaml": test,
@@ -283,7 +283,12 @@ spec: {restartPolicy: Never, containers: [{name: check, image: "check:1"}]}
 	}
 	release := Release{Bundle: "hooks", Namespace: "hooks", Chart: shop(t, more)}
 	release.Options.Prune.Keep = []v1alpha1.KeepRule{{Kind: "ConfigMap"}}
+	release.Helm.Test = true
 	first := mustDeploy(t, releaser, release)
+	if check, err := client(t).BatchV1().Jobs("hooks").Get(t.Context(), "check", metav1.GetOptions{}); err != nil || check.Status.Succeeded != 1 {
+		t.Errorf("the test did not run: %v, %v", check.Status, err)
+	}
+	release.Helm.Test = false
 	if !first.Inventory.Has(apply.Ref{APIVersion: "example.com/v1", Kind: "Port", Namespace: "hooks", Name: "north"}) {
 		t.Errorf("inventory %v", first.Inventory)
 	}
