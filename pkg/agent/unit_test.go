@@ -187,10 +187,18 @@ func TestJudge(t *testing.T) {
 	}{
 		{"ready", apply.Health{Ready: 2, Total: 2}, noon, v1alpha1.StateReady, ReasonReady, ""},
 		{"nothing to be ready", apply.Health{}, noon, v1alpha1.StateReady, ReasonReady, ""},
-		{"on its way", apply.Health{Ready: 1, Total: 2, Problems: problems}, noon, v1alpha1.StateUpdating, ReasonReconciling,
-			"apps/v1 Deployment shop/web is InProgress: 0 of 1"},
-		{"more than one", apply.Health{Ready: 0, Total: 3, Problems: problems}, noon, v1alpha1.StateUpdating, ReasonReconciling,
-			"apps/v1 Deployment shop/web is InProgress: 0 of 1 (and 2 more)"},
+		{
+			"on its way",
+			apply.Health{Ready: 1, Total: 2, Problems: problems},
+			noon, v1alpha1.StateUpdating, ReasonReconciling,
+			"apps/v1 Deployment shop/web is InProgress: 0 of 1",
+		},
+		{
+			"more than one",
+			apply.Health{Ready: 0, Total: 3, Problems: problems},
+			noon, v1alpha1.StateUpdating, ReasonReconciling,
+			"apps/v1 Deployment shop/web is InProgress: 0 of 1 (and 2 more)",
+		},
 		{"too late", apply.Health{Ready: 1, Total: 2}, noon.Add(time.Hour), v1alpha1.StateFailed, ReasonTimedOut, ""},
 		{"failed", apply.Health{Ready: 1, Total: 2, Failed: true}, noon, v1alpha1.StateFailed, ReasonNotReady, ""},
 	}
