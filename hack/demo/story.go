@@ -266,7 +266,7 @@ func (d *demo) offline(ctx context.Context) error {
 // explain says how to reach each part while everything is up.
 func (d *demo) explain() {
 	fmt.Printf("\nKEEP=1: everything stays up until Ctrl-C.\n\n")
-	fmt.Printf("  fleet repository  %s (working copy %s)\n", d.fleet.URL, d.fleet.Dir)
+	fmt.Printf("  fleet repository  git clone %s; it takes pushes\n", d.fleet.URL)
 	fmt.Printf("  registry          %s (plain http, on %s)\n", d.fleet.Prefix, d.registry.Root)
 	fmt.Printf("  signing key       %s (COSIGN_PASSWORD=%q)\n", d.fleet.Key.Private, harness.Password)
 	for _, name := range slices.Sorted(maps.Keys(d.clusters)) {
