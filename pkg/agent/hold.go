@@ -144,7 +144,16 @@ func (h *Hold) watch(ctx context.Context) error {
 		return nil //nolint:nilerr // nobody can take over through an API server that doesn't answer; Keep tries again
 	}
 	defer events.Stop()
-	for event := range events.ResultChan() {
+	for {
+		var event watch.Event
+		open := false
+		select {
+		case event, open = <-events.ResultChan():
+		case <-ctx.Done():
+		}
+		if !open {
+			return nil
+		}
 		lease, isLease := event.Object.(*coordinationv1.Lease)
 		if !isLease || event.Type == watch.Deleted {
 			continue
@@ -164,7 +173,6 @@ func (h *Hold) watch(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
 }
 
 // Remember writes the newest accepted target into the Lease.
