@@ -13,8 +13,8 @@ var layers = [][]string{
 	{"pkg/oci"},
 	{"pkg/oci/signing", "pkg/oci/registry"},
 	{"pkg/oci/registrytest"},
-	{"pkg/bundler/source", "pkg/bundler/render", "pkg/target", "pkg/agent/apply"},
-	{"pkg/bundler", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
+	{"pkg/bundler/source", "pkg/bundler/render", "pkg/bundler/fleetyaml", "pkg/target", "pkg/agent/apply"},
+	{"pkg/bundler", "pkg/publish/preview", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
 	{"pkg/publish", "pkg/agent"},
 	{"internal/exitcode", "examples", "docs"}, // docs and examples are compiled in
 	{"internal/cli", "internal/agentcli", "internal/webhook"},

@@ -11,6 +11,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -47,7 +48,9 @@ func Run(ctx context.Context, program Program, args []string) int {
 		err = errInterrupted // whatever the work that was broken off says of itself
 	}
 	code := exitCode(err)
-	session.printError(err, code)
+	if !errors.Is(err, errDifferent) {
+		session.printError(err, code)
+	}
 	return code
 }
 
@@ -96,6 +99,7 @@ are those of docker login, oras login or crane auth login.`,
 		newPublishCommand(s),
 		newRollbackCommand(s),
 		newTargetCommand(s),
+		newDiffCommand(s),
 		newBuildCommand(s),
 		newStatusCommand(s),
 		newVerifyCommand(s),

@@ -50,15 +50,20 @@ func Publish(ctx context.Context, opts Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	prefix := cmp.Or(opts.Registry, loaded.Fleet.Spec.Registry)
-	if prefix == "" {
-		return Result{}, fmt.Errorf("%s: no registry is named in spec.registry; add it, or pass --registry", FleetFile)
-	}
-	registry, err := oci.Open(prefix, opts.OCI)
+	registry, err := openRegistry(loaded, opts.Registry, opts.OCI)
 	if err != nil {
 		return Result{}, err
 	}
 	return publish(ctx, loaded, registry, opts)
+}
+
+// openRegistry opens the fleet's registry, or another one that is named instead.
+func openRegistry(loaded *Loaded, instead string, opts oci.Options) (oci.Registry, error) {
+	prefix := cmp.Or(instead, loaded.Fleet.Spec.Registry)
+	if prefix == "" {
+		return nil, fmt.Errorf("%s: no registry is named in spec.registry; add it, or pass --registry", FleetFile)
+	}
+	return oci.Open(prefix, opts)
 }
 
 func newPublisher(registry oci.Registry, opts Options) *publisher {
