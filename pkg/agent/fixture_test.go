@@ -277,6 +277,8 @@ type deployer struct {
 	fail    map[string]error
 	unready map[string]bool
 	texts   map[string][]string
+	// namespaces: inventories list the bundle's namespace, as a real one's do.
+	namespaces bool
 }
 
 func newDeployer() *deployer {
@@ -295,6 +297,9 @@ func (d *deployer) Deploy(_ context.Context, deployment agent.Deployment) (apply
 		inventory = append(inventory, ref)
 		data, _ := object.Object["data"].(map[string]any)
 		texts = append(texts, fmt.Sprint(data["text"]))
+	}
+	if d.namespaces {
+		inventory = append(inventory, apply.Ref{APIVersion: "v1", Kind: "Namespace", Name: deployment.Bundle.Namespace})
 	}
 	if err := deployment.Record(inventory); err != nil {
 		return apply.Result{Inventory: deployment.Previous}, err

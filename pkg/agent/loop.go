@@ -172,7 +172,7 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 		"signers", result.signers, "duration", now.Sub(started))
 	a.force(result.target, result.manifest)
 	a.pullAt = now.Add(jitter(a.interval()))
-	a.report.touch(now)
+	a.report.touch(now.Add(reportDebounce))
 }
 
 // trouble notes why the newest target is not in force; the same trouble is told once.
