@@ -65,7 +65,7 @@ to its cluster. What it verified stays on disk, so that it corrects drift and st
   pinnace-agent sync --once --config agent.yaml`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if s.logFormat != "text" && s.logFormat != "json" {
@@ -97,6 +97,14 @@ func (s *session) log() *slog.Logger {
 
 func usagef(format string, args ...any) error {
 	return exitcode.With(exitcode.Usage, fmt.Errorf(format, args...))
+}
+
+// noArgs refuses arguments as wrong usage.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unknown command or argument %q; see %s --help", args[0], cmd.CommandPath())
+	}
+	return nil
 }
 
 func configFlag(cmd *cobra.Command, file *string) {

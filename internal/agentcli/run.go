@@ -18,7 +18,7 @@ drift and report, until SIGINT or SIGTERM.`,
 
   # With logs for machines
   pinnace-agent run --config /etc/pinnace/agent.yaml --log-format json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(file); err != nil {
 				return err

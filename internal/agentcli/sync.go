@@ -31,7 +31,7 @@ reached. When the newest target is not taken, the one before stays in force.`,
 
   # For scripts
   pinnace-agent sync --once --config agent.yaml -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(file); err != nil {
 				return err

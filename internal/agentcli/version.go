@@ -18,7 +18,7 @@ func newVersionCommand(s *session) *cobra.Command {
 
   # For scripts
   pinnace-agent version -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			version, commit := s.build()
 			if output == "json" {
