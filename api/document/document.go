@@ -4,7 +4,7 @@
 // [Read] splits a file into documents; [Document.Decode] fills a Go type from one of them by its json tags and reports
 // everything that is wrong at once: unknown fields with the nearest known name, duplicate keys, wrong types.
 // [Document.Errorf] lets later checks speak of a place in the file. [Decode] does all of it for a file that holds one
-// document of one kind.
+// document of one kind; [ReadForeign] reads a document of another tool, which names no kind.
 //
 // Aliases and merge keys are refused: they hide what a document says, and a few lines of them expand without end.
 package document
@@ -42,14 +42,15 @@ type Document struct {
 	Line int
 
 	root *yaml.Node // a mapping
+	// place translates what Errorf is asked for; nil for documents that say what they are decoded into.
+	place func(path string) string
 }
 
 // Read splits data, which file names in errors, into its documents. Empty documents are left out. The error is an
 // [Errors]; every document must have an apiVersion and a kind, of whatever group.
 func Read(file string, data []byte) ([]Document, error) {
 	if len(data) > MaxBytes {
-		return nil, Errors{{File: file, Line: 1, Column: 1, Message: fmt.Sprintf(
-			"file has %d bytes, more than the %d that are read; split it", len(data), MaxBytes)}}
+		return nil, tooLarge(file, data)
 	}
 	var documents []Document
 	var findings Errors
@@ -81,6 +82,11 @@ func Read(file string, data []byte) ([]Document, error) {
 		documents = append(documents, document)
 	}
 	return documents, findings.orNil()
+}
+
+func tooLarge(file string, data []byte) Errors {
+	return Errors{{File: file, Line: 1, Column: 1, Message: fmt.Sprintf(
+		"file has %d bytes, more than the %d that are read; split it", len(data), MaxBytes)}}
 }
 
 func empty(node *yaml.Node) bool {
@@ -143,6 +149,40 @@ func Decode[T any](file string, data []byte, kind string) (T, Document, error) {
 	return value, document, document.Decode(&value)
 }
 
+// ReadForeign reads the only document of a file that another tool defined and that has no apiVersion and kind. name is
+// its kind, for people. An empty file is an empty document.
+func ReadForeign(file string, data []byte, name string) (Document, error) {
+	if len(data) > MaxBytes {
+		return Document{}, tooLarge(file, data)
+	}
+	document := Document{File: file, Kind: name, Line: 1, root: &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Column: 1}}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	for found := false; ; {
+		var node yaml.Node
+		err := decoder.Decode(&node)
+		switch {
+		case errors.Is(err, io.EOF):
+			return document, nil
+		case err != nil:
+			return Document{}, Errors{syntaxError(file, err)}
+		case empty(&node):
+			continue
+		case found:
+			return Document{}, document.at(node.Content[0], "file holds a second document; expected one")
+		case node.Content[0].Kind != yaml.MappingNode:
+			return Document{}, document.at(node.Content[0], "expected a mapping, got %s", describe(node.Content[0]))
+		}
+		document.root, document.Line, found = node.Content[0], node.Content[0].Line, true
+	}
+}
+
+// WithPlaces returns the document with paths that Errorf translates first: for one that was decoded into a type of
+// another shape than the file has.
+func (d Document) WithPlaces(place func(path string) string) Document {
+	d.place = place
+	return d
+}
+
 // Expect returns an error unless the document has Pinnace's apiVersion and one of the kinds.
 func (d Document) Expect(kinds ...string) error {
 	if d.APIVersion != v1alpha1.APIVersion {
@@ -157,6 +197,9 @@ func (d Document) Expect(kinds ...string) error {
 // Errorf returns an [Error] at the place that path names, such as spec.sources[0].git.url or
 // metadata.labels[app.kubernetes.io/name]; at its nearest existing ancestor when it is absent.
 func (d Document) Errorf(path, format string, args ...any) error {
+	if d.place != nil {
+		path = d.place(path)
+	}
 	place := d.root
 	node := d.root
 	for _, step := range splitPath(path) {

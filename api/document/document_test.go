@@ -287,3 +287,40 @@ func FuzzDecode(f *testing.F) {
 		document.Errorf("spec.helm.values[0]", "x")
 	})
 }
+
+func TestReadForeign(t *testing.T) {
+	type foreign struct {
+		Chart struct {
+			Path string `json:"path"`
+		} `json:"chart"`
+	}
+	document, err := ReadForeign("their.yaml", []byte("# theirs\n---\nchart:\n  path: web\n---\n"), "theirs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got foreign
+	if err := document.Decode(&got); err != nil || got.Chart.Path != "web" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	placed := document.WithPlaces(func(path string) string { return strings.Replace(path, "spec.helm", "chart", 1) })
+	if got, want := placed.Errorf("spec.helm.path", "x").Error(), "their.yaml:4:9: x"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for in, want := range map[string]string{
+		"":                                    "",
+		"# nothing\n":                         "",
+		"chart: {pat: a}":                     `their.yaml:1:9: unknown field "pat" in theirs.chart; did you mean "path"?`,
+		"chart: {}\n---\na: b":                "their.yaml:3:1: file holds a second document; expected one",
+		"[a]":                                 "their.yaml:1:1: expected a mapping, got a list",
+		"a: [":                                "their.yaml:1:1: not valid YAML",
+		"a: " + strings.Repeat("a", MaxBytes): "their.yaml:1:1: file has ",
+	} {
+		document, err := ReadForeign("their.yaml", []byte(in), "theirs")
+		if err == nil {
+			err = document.Decode(&foreign{})
+		}
+		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%.20q: got %v, want %s", in, err, want)
+		}
+	}
+}

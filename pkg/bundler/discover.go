@@ -16,6 +16,7 @@ import (
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/fleetyaml"
 	"pinnace.dev/pinnace/pkg/bundler/render"
 	"pinnace.dev/pinnace/pkg/bundler/source"
 )
@@ -112,7 +113,7 @@ func (d *discovery) match(glob string) ([]string, error) {
 	case len(matched) == 0:
 		return nil, errors.New("matches nothing; correct it, or push the folders that it should match")
 	case len(folders) == 0:
-		return nil, errors.New("matches no folder with a pinnace.yaml, Chart.yaml, kustomization.yaml or manifests")
+		return nil, errors.New("matches no folder with a pinnace.yaml, fleet.yaml, Chart.yaml, kustomization.yaml or manifests")
 	}
 	return folders, nil
 }
@@ -148,18 +149,8 @@ func (d *discovery) read(folder string) (Found, error) {
 		Root: d.tree.Dir, Dir: filepath.Join(d.tree.Dir, filepath.FromSlash(folder)), Commit: d.tree.Commit,
 		Source: v1alpha1.SourceIdentity{Name: d.src.Name, Repository: d.tree.Repository, Path: folder},
 	}
-	file := path.Join(folder, render.BundleFile)
-	description, err := found.folder().File(render.BundleFile)
-	switch {
-	case err == nil:
-		found.Bundle, found.Document, err = document.Decode[v1alpha1.Bundle](file, description, v1alpha1.KindBundle)
-		if err != nil {
-			return Found{}, err
-		}
-	case errors.Is(err, fs.ErrNotExist):
-		found.Bundle.TypeMeta = v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindBundle}
-		found.Document = document.Document{File: folder}
-	default:
+	file, err := found.describe()
+	if err != nil {
 		return Found{}, err
 	}
 	if found.Bundle.Metadata.Name == "" {
@@ -167,7 +158,11 @@ func (d *discovery) read(folder string) (Found, error) {
 	}
 	name := found.Bundle.Metadata.Name
 	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-		return Found{}, found.Document.Errorf("metadata.name", "%q is no name for a bundle: %s; set metadata.name in %s", name, problems[0], file)
+		field := "metadata.name"
+		if path.Base(file) != render.BundleFile {
+			field = "name"
+		}
+		return Found{}, found.Document.Errorf("metadata.name", "%q is no name for a bundle: %s; set %s in %s", name, problems[0], field, file)
 	}
 	if len(found.Bundle.Spec.Targets) == 0 {
 		found.Bundle.Spec.Targets = slices.Clone(d.src.Targets)
@@ -176,6 +171,39 @@ func (d *discovery) read(folder string) (Found, error) {
 		return Found{}, err
 	}
 	return found, found.validate()
+}
+
+// describe reads what the folder says of itself, in our words or in Rancher Fleet's, and returns the file's path. It may
+// say nothing.
+func (f *Found) describe() (file string, err error) {
+	file = path.Join(f.Source.Path, render.BundleFile)
+	description, err := f.folder().File(render.BundleFile)
+	ours := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return file, err
+	}
+	for _, name := range render.FleetFiles {
+		theirs, err := f.folder().File(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return file, err
+		case ours:
+			return file, document.Error{File: file, Line: 1, Column: 1, Message: name + " describes the bundle too; remove one of them"}
+		}
+		file = path.Join(f.Source.Path, name)
+		converted, err := fleetyaml.Convert(file, theirs, f.folder())
+		f.Bundle, f.Document = converted.Bundle, converted.Document
+		return file, errors.Join(err, converted.Err())
+	}
+	if ours {
+		f.Bundle, f.Document, err = document.Decode[v1alpha1.Bundle](file, description, v1alpha1.KindBundle)
+		return file, err
+	}
+	f.Bundle.TypeMeta = v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindBundle}
+	f.Document = document.Document{File: f.Source.Path}
+	return file, nil
 }
 
 func (d *discovery) defaultName(folder string) string {

@@ -85,7 +85,7 @@ func inputs(found Found, variant Variant) (map[string][]byte, error) {
 			return nil, err
 		}
 		files, err := chart.Files()
-		delete(files, render.BundleFile)
+		maps.DeleteFunc(files, func(name string, _ []byte) bool { return render.Describes(name) })
 		return files, err
 	case spec.Kustomize != nil:
 		folder, err := found.kustomization(variant)

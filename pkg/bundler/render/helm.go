@@ -120,7 +120,7 @@ func chartFiles(folder Folder) (string, map[string][]byte, error) {
 	rules.AddDefaults()
 	files := map[string][]byte{}
 	for name, content := range all {
-		if name != BundleFile && !ignored(rules, name) {
+		if !Describes(name) && !ignored(rules, name) {
 			files[name] = bytes.TrimPrefix(content, byteOrderMark)
 		}
 	}

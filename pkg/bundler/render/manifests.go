@@ -16,6 +16,12 @@ import (
 // BundleFile describes a bundle in its folder; it is no manifest.
 const BundleFile = "pinnace.yaml"
 
+// FleetFiles describe a bundle to Rancher Fleet, which looks for them in this order; they are no manifests either.
+var FleetFiles = []string{"fleet.yaml", "fleet.yml"}
+
+// Describes reports whether a file in a bundle's folder describes the bundle, and is no part of it.
+func Describes(name string) bool { return name == BundleFile || slices.Contains(FleetFiles, name) }
+
 var manifestGlobs = []string{"**/*.yaml", "**/*.yml", "**/*.json"}
 
 // Manifests reads raw manifests. Files and folders whose names begin with a dot count only when a glob names them.
@@ -68,7 +74,7 @@ func SelectManifests(names []string, spec v1alpha1.Manifests) ([]string, error) 
 	var chosen []string
 	for _, name := range names {
 		hidden := strings.HasPrefix(name, ".") || strings.Contains(name, "/.")
-		if name == BundleFile || hidden && len(spec.Include) == 0 {
+		if Describes(name) || hidden && len(spec.Include) == 0 {
 			continue
 		}
 		if matches(includes(spec), name) && !matches(spec.Exclude, name) {
