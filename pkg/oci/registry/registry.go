@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -137,6 +138,32 @@ type Server struct {
 	handler *Handler
 	server  *http.Server
 	served  chan error
+	silent  silentConns
+}
+
+// silentConns are connections on which nothing was asked yet. Clients open more than they need, and Shutdown would wait
+// five seconds for each to say something.
+type silentConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func (s *silentConns) track(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.conns[conn] = true
+	} else {
+		delete(s.conns, conn)
+	}
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		_ = conn.Close() // the client may have done so
+	}
 }
 
 // Start listens and serves until Close.
@@ -160,7 +187,9 @@ func Start(opts Options) (*Server, error) {
 			ErrorLog: slog.NewLogLogger(logger(opts.Log).Handler(), slog.LevelDebug),
 		},
 		served: make(chan error, 1),
+		silent: silentConns{conns: map[net.Conn]bool{}},
 	}
+	s.server.ConnState = s.silent.track
 	go func() { s.served <- s.server.Serve(listener) }()
 	return s, nil
 }
@@ -190,6 +219,7 @@ func listen(opts Options) (net.Listener, error) {
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
+	s.silent.close()
 	err := s.server.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were cut off: %w", err), s.server.Close())

@@ -7,12 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -168,6 +170,29 @@ func TestBadOptions(t *testing.T) {
 	}
 	if _, err := os.Stat(absent); err == nil {
 		t.Error("users were invented")
+	}
+}
+
+// A client that connected and said nothing doesn't hold the end up.
+func TestCloseDoesNotWaitForSilentClients(t *testing.T) {
+	server, err := registry.Start(registry.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := repository(t, server.Addr, "a", oci.Options{}).Resolve(t.Context(), "none"); !errors.Is(err, oci.ErrNotFound) {
+		t.Fatal(err) // an answer on a later connection shows that the first one was accepted
+	}
+	started := time.Now()
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(started); took > 3*time.Second {
+		t.Errorf("closing took %s", took)
 	}
 }
 

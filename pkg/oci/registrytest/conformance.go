@@ -22,6 +22,9 @@ type Store struct {
 	oci.Registry
 	// Reopen opens the same content anew, as another process would; nil where nothing outlives the process.
 	Reopen func(t *testing.T) oci.Registry
+	// TornRewrites says that content is absent for a moment while somebody pushes it again. What concurrent writers
+	// share is then there before they start.
+	TornRewrites bool
 }
 
 // manyTags is more than one page of every registry that we know: distribution and Debian's answer with 1,000 at most.
@@ -248,6 +251,9 @@ func testDelete(t *testing.T, store Store) {
 func testConcurrent(t *testing.T, store Store) {
 	const writers = 16
 	repo := repository(t, store, "conformance/concurrent")
+	if store.TornRewrites {
+		push(t, repo, sample(1000), "shared")
+	}
 	group, ctx := errgroup.WithContext(t.Context())
 	for i := range writers {
 		group.Go(func() error { return pushAll(ctx, repo, i) })
