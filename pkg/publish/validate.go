@@ -1,0 +1,69 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+)
+
+// Validation counts what was checked.
+type Validation struct {
+	Fleet    string `json:"fleet"`
+	Clusters int    `json:"clusters"`
+	Bundles  int    `json:"bundles"`
+	// Variants are the different artifacts that overrides and values make of the bundles.
+	Variants int `json:"variants"`
+}
+
+// Validate checks everything that a publish checks before it writes: it reads the fleet, plans every cluster and builds
+// every variant. It needs no key, and no registry but those of OCI sources. What agents reported is not known: rules
+// over it select nobody. All findings are returned at once.
+func Validate(ctx context.Context, opts LoadOptions, progress func(Event)) (Validation, error) {
+	loaded, err := Load(ctx, opts)
+	if err != nil {
+		return Validation{}, err
+	}
+	result := Validation{Fleet: loaded.Fleet.Name, Clusters: len(loaded.Fleet.Clusters), Bundles: len(loaded.Fleet.Bundles)}
+	p := newPublisher(nil, Options{LoadOptions: opts, Progress: progress})
+	variants, err := p.variants(ctx, loaded)
+	result.Variants = len(variants)
+	if err != nil {
+		return result, err
+	}
+	return result, p.buildAll(ctx, variants)
+}
+
+// buildAll builds every variant, goes on after a failure, and returns each finding once: what is wrong with a bundle is
+// wrong with many of its variants.
+func (p *publisher) buildAll(ctx context.Context, all variants) error {
+	list := all.sorted()
+	progress := p.stage("build", len(list))
+	var (
+		mu       sync.Mutex
+		findings []error
+	)
+	err := p.each(ctx, len(list), func(ctx context.Context, i int) error {
+		v := list[i]
+		err := v.build(ctx, "", "", v1alpha1.FleetIndex{})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			mu.Lock()
+			findings = append(findings, err)
+			mu.Unlock()
+		}
+		progress(v.index.Name, v.action)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(findings, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	findings = slices.CompactFunc(findings, func(a, b error) bool { return a.Error() == b.Error() })
+	return errors.Join(findings...)
+}
