@@ -39,7 +39,7 @@ func differences(result DiffResult) []string {
 }
 
 func TestDiff(t *testing.T) {
-	signer, registry := newSigner(t), &counting{Registry: oci.NewMemory()}
+	signer, registry := releaseSigner(t), &counting{Registry: oci.NewMemory()}
 	dir := write(t, t.TempDir(), nil)
 	opts := options(t, dir, signer)
 
@@ -90,7 +90,7 @@ func TestDiff(t *testing.T) {
 }
 
 func TestDiffWarnsOfWhatAPublishRefuses(t *testing.T) {
-	signer, registry := newSigner(t), oci.NewMemory()
+	signer, registry := releaseSigner(t), oci.NewMemory()
 	dir := write(t, t.TempDir(), nil)
 	opts := options(t, dir, signer)
 	mustRun(t, registry, opts)
@@ -104,8 +104,8 @@ func TestDiffWarnsOfWhatAPublishRefuses(t *testing.T) {
 func TestDiffTrustsTheKeyOnly(t *testing.T) {
 	registry := oci.NewMemory()
 	dir := write(t, t.TempDir(), nil)
-	mustRun(t, registry, options(t, dir, newSigner(t)))
-	_, err := compare(t, registry, options(t, dir, newSigner(t)))
+	mustRun(t, registry, options(t, dir, releaseSigner(t)))
+	_, err := compare(t, registry, options(t, dir, anotherSigner(t)))
 	if !errors.As(err, new(*signing.Error)) {
 		t.Errorf("got %v, want a refusal", err)
 	}

@@ -61,7 +61,7 @@ func buildElsewhere(t *testing.T, repo oci.Repository, signer *signing.Signer, v
 }
 
 func TestOCISources(t *testing.T) {
-	ci, release, address := newSigner(t), newSigner(t), serve(t)
+	ci, release, address := anotherSigner(t), releaseSigner(t), serve(t)
 	elsewhere, err := oci.Open(address+"/ci", oci.Options{PlainHTTP: true})
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,13 +21,25 @@ import (
 	"pinnace.dev/pinnace/pkg/target"
 )
 
-func newSigner(t *testing.T) *signing.Signer {
-	t.Helper()
+// Keys are slow to make: two are enough for all tests.
+var releaseKey, otherKey = sync.OnceValues(makeKey), sync.OnceValues(makeKey)
+
+func makeKey() (*signing.Signer, error) {
 	private, _, err := signing.GenerateKey(nil)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	signer, err := signing.LoadSigner(private, nil)
+	return signing.LoadSigner(private, nil)
+}
+
+// releaseSigner is whoever publishes, anotherSigner somebody else.
+func releaseSigner(t *testing.T) *signing.Signer { return load(t, releaseKey) }
+
+func anotherSigner(t *testing.T) *signing.Signer { return load(t, otherKey) }
+
+func load(t *testing.T, key func() (*signing.Signer, error)) *signing.Signer {
+	t.Helper()
+	signer, err := key()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +175,7 @@ func seen(t *testing.T, registry oci.Registry, signer *signing.Signer, cluster s
 }
 
 func TestPublish(t *testing.T) {
-	signer, registry := newSigner(t), &counting{Registry: oci.NewMemory()}
+	signer, registry := releaseSigner(t), &counting{Registry: oci.NewMemory()}
 	dir := write(t, t.TempDir(), nil)
 	opts := options(t, dir, signer)
 
@@ -204,7 +217,7 @@ func TestPublish(t *testing.T) {
 
 func TestDryRunWritesNothing(t *testing.T) {
 	registry := &counting{Registry: oci.NewMemory()}
-	opts := options(t, write(t, t.TempDir(), nil), newSigner(t))
+	opts := options(t, write(t, t.TempDir(), nil), releaseSigner(t))
 	opts.DryRun = true
 	if result := mustRun(t, registry, opts); !result.Changed() || registry.writes.Load() != 0 {
 		t.Errorf("wrote %d times; changed: %v", registry.writes.Load(), result.Changed())
@@ -212,7 +225,7 @@ func TestDryRunWritesNothing(t *testing.T) {
 }
 
 func TestTargetsAreRenewedBeforeTheyExpire(t *testing.T) {
-	signer, registry := newSigner(t), oci.NewMemory()
+	signer, registry := releaseSigner(t), oci.NewMemory()
 	opts := options(t, write(t, t.TempDir(), nil), signer)
 	mustRun(t, registry, opts)
 	opts.Now = func() time.Time { return start.Add(target.DefaultValidity/2 + time.Hour) }
@@ -223,7 +236,7 @@ func TestTargetsAreRenewedBeforeTheyExpire(t *testing.T) {
 }
 
 func TestRefusesToRemoveTooMuch(t *testing.T) {
-	signer, registry := newSigner(t), &counting{Registry: oci.NewMemory()}
+	signer, registry := releaseSigner(t), &counting{Registry: oci.NewMemory()}
 	dir := write(t, t.TempDir(), nil)
 	opts := options(t, dir, signer)
 	mustRun(t, registry, opts)
@@ -260,14 +273,14 @@ func TestRestrictedSourceStaysInItsNamespaces(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, FleetFile), []byte(limited), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = run(t, registry, options(t, dir, newSigner(t)))
+	_, err = run(t, registry, options(t, dir, releaseSigner(t)))
 	if err == nil || !strings.Contains(err.Error(), `ConfigMap a: namespace "kube-system" is not allowed for source "apps"`) || registry.writes.Load() != 0 {
 		t.Errorf("got %v after %d writes", err, registry.writes.Load())
 	}
 }
 
 func TestAClusterThatComesBackGoesOn(t *testing.T) {
-	signer, registry := newSigner(t), oci.NewMemory()
+	signer, registry := releaseSigner(t), oci.NewMemory()
 	dir := write(t, t.TempDir(), nil)
 	opts := options(t, dir, signer)
 	mustRun(t, registry, opts)
@@ -281,11 +294,11 @@ func TestAClusterThatComesBackGoesOn(t *testing.T) {
 }
 
 func TestOtherKeyAndOtherFleetAreRefused(t *testing.T) {
-	signer, registry := newSigner(t), oci.NewMemory()
+	signer, registry := releaseSigner(t), oci.NewMemory()
 	dir := write(t, t.TempDir(), nil)
 	mustRun(t, registry, options(t, dir, signer))
 
-	_, err := run(t, registry, options(t, dir, newSigner(t)))
+	_, err := run(t, registry, options(t, dir, anotherSigner(t)))
 	var refusal *signing.Error
 	if !errors.As(err, &refusal) {
 		t.Errorf("another key: got %v", err)
@@ -302,7 +315,7 @@ func TestOtherKeyAndOtherFleetAreRefused(t *testing.T) {
 
 // A publish that dies after any number of writes leaves what agents see whole, and running again finishes it.
 func TestKilledAnywhere(t *testing.T) {
-	signer := newSigner(t)
+	signer := releaseSigner(t)
 	dir := write(t, t.TempDir(), nil)
 	changed := write(t, t.TempDir(), map[string]string{"bundles/a/cm.yaml": configMap("a", "2")})
 	for limit := int64(0); ; limit++ {

@@ -12,7 +12,7 @@ import (
 )
 
 func TestRollback(t *testing.T) {
-	signer, registry := newSigner(t), &counting{Registry: oci.NewMemory()}
+	signer, registry := releaseSigner(t), &counting{Registry: oci.NewMemory()}
 	dir := write(t, t.TempDir(), nil)
 	opts := options(t, dir, signer)
 	mustRun(t, registry, opts)

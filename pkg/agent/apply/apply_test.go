@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/e2e/controlplane/planetest"
 )
 
 var (
@@ -29,7 +30,7 @@ var (
 // One request per new object and one for the namespace; a second apply writes nothing.
 func TestApplyAndAgain(t *testing.T) {
 	applier, count := newApplier(t, Options{})
-	bundle := Bundle{Name: "again", Namespace: "again", Objects: parse(t, web)}
+	bundle := Bundle{Name: "again", Namespace: "again", Objects: planetest.Parse(t, web)}
 	var recorded Inventory
 	bundle.Record = func(inventory Inventory) error { recorded = inventory; return nil }
 	first := mustApply(t, applier, bundle)
@@ -48,7 +49,7 @@ func TestApplyAndAgain(t *testing.T) {
 	if got := count.Load(); got != discovery+5 {
 		t.Errorf("first apply took %d requests, want %d", got, discovery+5)
 	}
-	secret, err := admin(t).Resource(secrets).Namespace("again").Get(t.Context(), "password", metav1.GetOptions{})
+	secret, err := planetest.Admin(t, cluster).Resource(secrets).Namespace("again").Get(t.Context(), "password", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func TestApplyAndAgain(t *testing.T) {
 	}
 
 	bundle.Previous = first.Inventory
-	eventually(t, "the Deployment settles", func() bool {
+	planetest.Within(t, 20*time.Second, "the Deployment settles", func() bool {
 		health, err := applier.Health(t.Context(), bundle, first.Inventory)
 		return err == nil && health.Ready == health.Total
 	})
@@ -72,7 +73,7 @@ func TestApplyAndAgain(t *testing.T) {
 	if diff := cmp.Diff(first.Inventory, second.Inventory); diff != "" {
 		t.Errorf("inventory (-first +second):\n%s", diff)
 	}
-	after, err := admin(t).Resource(secrets).Namespace("again").Get(t.Context(), "password", metav1.GetOptions{})
+	after, err := planetest.Admin(t, cluster).Resource(secrets).Namespace("again").Get(t.Context(), "password", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,11 +84,11 @@ func TestApplyAndAgain(t *testing.T) {
 
 func TestChangeAndPrune(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	objects := parse(t, web)
+	objects := planetest.Parse(t, web)
 	bundle := Bundle{Name: "prune", Namespace: "prune", Objects: objects}
 	bundle.Previous = mustApply(t, applier, bundle).Inventory
 
-	changed := parse(t, web)[:1] // only the Deployment is left
+	changed := planetest.Parse(t, web)[:1] // only the Deployment is left
 	if err := unstructured.SetNestedField(changed[0].Object, int64(2), "spec", "replicas"); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,7 @@ func TestChangeAndPrune(t *testing.T) {
 	bundle.Options.Prune.Keep = []v1alpha1.KeepRule{{Kind: "Secret"}}
 	// Another bundle owns the ConfigMap by now.
 	patch := []byte(`{"metadata":{"labels":{"pinnace.dev/bundle":"other"}}}`)
-	if _, err := admin(t).Resource(configMaps).Namespace("prune").Patch(t.Context(), "settings", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := planetest.Admin(t, cluster).Resource(configMaps).Namespace("prune").Patch(t.Context(), "settings", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	result := mustApply(t, applier, bundle)
@@ -113,7 +114,7 @@ func TestChangeAndPrune(t *testing.T) {
 	}
 	for _, gvr := range []schema.GroupVersionResource{configMaps, secrets} {
 		name := map[string]string{"configmaps": "settings", "secrets": "password"}[gvr.Resource]
-		if _, err := admin(t).Resource(gvr).Namespace("prune").Get(t.Context(), name, metav1.GetOptions{}); err != nil {
+		if _, err := planetest.Admin(t, cluster).Resource(gvr).Namespace("prune").Get(t.Context(), name, metav1.GetOptions{}); err != nil {
 			t.Errorf("%s was deleted: %v", name, err)
 		}
 	}
@@ -152,7 +153,7 @@ spec: {size: 3}`
 // A custom resource beside its definition needs no second discovery.
 func TestDefinitionAndResource(t *testing.T) {
 	applier, count := newApplier(t, Options{})
-	bundle := Bundle{Name: "crd", Namespace: "crd", Objects: parse(t, fmt.Sprintf(crd, "boat", "Boat"))}
+	bundle := Bundle{Name: "crd", Namespace: "crd", Objects: planetest.Parse(t, fmt.Sprintf(crd, "boat", "Boat"))}
 	result := mustApply(t, applier, bundle)
 	want := []string{
 		"created v1 Namespace crd", "created apiextensions.k8s.io/v1 CustomResourceDefinition boats.example.com",
@@ -171,7 +172,7 @@ func TestDefinitionAndResource(t *testing.T) {
 		t.Errorf("health before the status: %+v, %v", health, err)
 	}
 	boats := schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "boats"}
-	_, err = admin(t).Resource(boats).Namespace("crd").Patch(t.Context(), "first", types.MergePatchType,
+	_, err = planetest.Admin(t, cluster).Resource(boats).Namespace("crd").Patch(t.Context(), "first", types.MergePatchType,
 		[]byte(`{"status":{"afloat":true}}`), metav1.PatchOptions{}, "status")
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +188,7 @@ func TestDefinitionAndResource(t *testing.T) {
 
 func TestForce(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	bundle := Bundle{Name: "force", Namespace: "force", Objects: parse(t, web)[:1]}
+	bundle := Bundle{Name: "force", Namespace: "force", Objects: planetest.Parse(t, web)[:1]}
 	bundle.Previous = mustApply(t, applier, bundle).Inventory
 	before := uidOf(t, "force", "web")
 
@@ -218,7 +219,7 @@ func TestForce(t *testing.T) {
 
 func uidOf(t *testing.T, namespace, name string) types.UID {
 	t.Helper()
-	object, err := admin(t).Resource(deployments).Namespace(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	object, err := planetest.Admin(t, cluster).Resource(deployments).Namespace(namespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,23 +236,23 @@ func set(t *testing.T, object *unstructured.Unstructured, value any, path ...str
 // A bundle that adopts what kubectl made removes the fields that only kubectl had set.
 func TestAdopt(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	mustApply(t, applier, Bundle{Name: "adopt-ns", Objects: parse(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: adopt}")})
-	theirs := parse(t, `apiVersion: v1
+	mustApply(t, applier, Bundle{Name: "adopt-ns", Objects: planetest.Parse(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: adopt}")})
+	theirs := planetest.Parse(t, `apiVersion: v1
 kind: ConfigMap
 metadata: {name: settings, annotations: {kubectl.kubernetes.io/last-applied-configuration: "{}"}}
 data: {color: red, stale: "yes"}`)[0]
-	if _, err := admin(t).Resource(configMaps).Namespace("adopt").Create(t.Context(), theirs,
+	if _, err := planetest.Admin(t, cluster).Resource(configMaps).Namespace("adopt").Create(t.Context(), theirs,
 		metav1.CreateOptions{FieldManager: "kubectl-client-side-apply"}); err != nil {
 		t.Fatal(err)
 	}
-	result := mustApply(t, applier, Bundle{Name: "adopt", Namespace: "adopt", Objects: parse(t, web)[1:2]})
+	result := mustApply(t, applier, Bundle{Name: "adopt", Namespace: "adopt", Objects: planetest.Parse(t, web)[1:2]})
 	if got := actions(result); !slices.Equal(got, []string{"configured v1 ConfigMap adopt/settings"}) {
 		t.Errorf("actions: %v", got)
 	}
 	if result.Inventory.Has(namespaceRef("adopt")) {
 		t.Error("a namespace that was there became the bundle's")
 	}
-	live, err := admin(t).Resource(configMaps).Namespace("adopt").Get(t.Context(), "settings", metav1.GetOptions{})
+	live, err := planetest.Admin(t, cluster).Resource(configMaps).Namespace("adopt").Get(t.Context(), "settings", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +268,7 @@ data: {color: red, stale: "yes"}`)[0]
 // A service account without rights may do nothing, and the answer names it.
 func TestImpersonation(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	mustApply(t, applier, Bundle{Name: "tenant-ns", Objects: parse(t, `apiVersion: v1
+	mustApply(t, applier, Bundle{Name: "tenant-ns", Objects: planetest.Parse(t, `apiVersion: v1
 kind: Namespace
 metadata: {name: tenant}
 ---
@@ -281,10 +282,10 @@ kind: RoleBinding
 metadata: {name: editor, namespace: tenant}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: editor}
 subjects: [{kind: ServiceAccount, name: team, namespace: tenant}]`)})
-	bundle := Bundle{Name: "tenant", Namespace: "tenant", Objects: parse(t, web)[1:3]}
+	bundle := Bundle{Name: "tenant", Namespace: "tenant", Objects: planetest.Parse(t, web)[1:3]}
 	bundle.Options.ServiceAccount = "team"
 	var result Result
-	eventually(t, "the role counts", func() bool {
+	planetest.Within(t, 20*time.Second, "the role counts", func() bool {
 		var err error
 		result, err = applier.Apply(t.Context(), bundle)
 		var typed *Error
@@ -310,7 +311,7 @@ subjects: [{kind: ServiceAccount, name: team, namespace: tenant}]`)})
 func TestCancelled(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
-	bundle := Bundle{Name: "cancelled", Namespace: "cancelled", Objects: parse(t, web)}
+	bundle := Bundle{Name: "cancelled", Namespace: "cancelled", Objects: planetest.Parse(t, web)}
 	bundle.Record = func(Inventory) error { cancel(); return nil }
 	bundle.Previous = InventoryOf(Ref{APIVersion: "v1", Kind: "ConfigMap", Namespace: "cancelled", Name: "old"})
 	result, err := applier.Apply(ctx, bundle)
@@ -325,7 +326,7 @@ func TestCancelled(t *testing.T) {
 // A later stage isn't reached, and nothing is pruned, when an earlier one failed.
 func TestFailedStage(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	bundle := Bundle{Name: "failed", Namespace: "failed", Objects: parse(t, web)}
+	bundle := Bundle{Name: "failed", Namespace: "failed", Objects: planetest.Parse(t, web)}
 	bundle.Previous = mustApply(t, applier, bundle).Inventory
 	bundle.Objects = bundle.Objects[:2]
 	set(t, bundle.Objects[1], map[string]any{"bad key": "x"}, "data")
@@ -349,7 +350,7 @@ func TestRefusedBundles(t *testing.T) {
 		"unknown": {"apiVersion: example.org/v1\nkind: Nothing\nmetadata: {name: x}", "find kind example.org/v1 Nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			result, err := applier.Apply(t.Context(), Bundle{Name: "refused", Namespace: "refused", Objects: parse(t, tc.documents)})
+			result, err := applier.Apply(t.Context(), Bundle{Name: "refused", Namespace: "refused", Objects: planetest.Parse(t, tc.documents)})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
@@ -358,21 +359,21 @@ func TestRefusedBundles(t *testing.T) {
 			}
 		})
 	}
-	if _, err := admin(t).Resource(nss).Get(t.Context(), "refused", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := planetest.Admin(t, cluster).Resource(nss).Get(t.Context(), "refused", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Error("a refused bundle's namespace was created")
 	}
 }
 
 func TestRemove(t *testing.T) {
 	applier, _ := newApplier(t, Options{Wait: time.Second})
-	bundle := Bundle{Name: "remove", Namespace: "remove", Objects: parse(t, web)}
-	held := parse(t, `apiVersion: v1
+	bundle := Bundle{Name: "remove", Namespace: "remove", Objects: planetest.Parse(t, web)}
+	held := planetest.Parse(t, `apiVersion: v1
 kind: ConfigMap
 metadata: {name: held, finalizers: [example.com/never]}`)[0]
 	bundle.Objects = append(bundle.Objects, held)
 	bundle.Previous = mustApply(t, applier, bundle).Inventory
-	stranger := parse(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: stranger}")[0]
-	if _, err := admin(t).Resource(configMaps).Namespace("remove").Create(t.Context(), stranger, metav1.CreateOptions{}); err != nil {
+	stranger := planetest.Parse(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: stranger}")[0]
+	if _, err := planetest.Admin(t, cluster).Resource(configMaps).Namespace("remove").Create(t.Context(), stranger, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	result, err := applier.Remove(t.Context(), bundle)
@@ -393,14 +394,14 @@ metadata: {name: held, finalizers: [example.com/never]}`)[0]
 		t.Errorf("inventory (-want +got):\n%s", diff)
 	}
 	release := []byte(`{"metadata":{"finalizers":null}}`)
-	if _, err := admin(t).Resource(configMaps).Namespace("remove").Patch(t.Context(), "held", types.MergePatchType, release, metav1.PatchOptions{}); err != nil {
+	if _, err := planetest.Admin(t, cluster).Resource(configMaps).Namespace("remove").Patch(t.Context(), "held", types.MergePatchType, release, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := admin(t).Resource(configMaps).Namespace("remove").Delete(t.Context(), "stranger", metav1.DeleteOptions{}); err != nil {
+	if err := planetest.Admin(t, cluster).Resource(configMaps).Namespace("remove").Delete(t.Context(), "stranger", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	bundle.Previous = result.Inventory
-	eventually(t, "the rest goes", func() bool {
+	planetest.Within(t, 20*time.Second, "the rest goes", func() bool {
 		result, _ := applier.Remove(t.Context(), bundle)
 		bundle.Previous = result.Inventory
 		return len(result.Inventory) == 0
@@ -410,13 +411,13 @@ metadata: {name: held, finalizers: [example.com/never]}`)[0]
 // A namespace that somebody is deleting is waited out, then made again.
 func TestTerminatingNamespace(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	bundle := Bundle{Name: "terminating", Namespace: "terminating", Objects: parse(t, web)}
+	bundle := Bundle{Name: "terminating", Namespace: "terminating", Objects: planetest.Parse(t, web)}
 	bundle.Previous = mustApply(t, applier, bundle).Inventory
-	if err := admin(t).Resource(nss).Delete(t.Context(), "terminating", metav1.DeleteOptions{}); err != nil {
+	if err := planetest.Admin(t, cluster).Resource(nss).Delete(t.Context(), "terminating", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the Deployment goes", func() bool {
-		_, err := admin(t).Resource(deployments).Namespace("terminating").Get(t.Context(), "web", metav1.GetOptions{})
+	planetest.Within(t, 20*time.Second, "the Deployment goes", func() bool {
+		_, err := planetest.Admin(t, cluster).Resource(deployments).Namespace("terminating").Get(t.Context(), "web", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
 	})
 	result := mustApply(t, applier, bundle)
@@ -430,7 +431,7 @@ func TestTerminatingNamespace(t *testing.T) {
 
 func TestPruneDisabled(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	bundle := Bundle{Name: "off", Namespace: "off", Objects: parse(t, web)}
+	bundle := Bundle{Name: "off", Namespace: "off", Objects: planetest.Parse(t, web)}
 	bundle.Previous = mustApply(t, applier, bundle).Inventory
 	bundle.Objects, bundle.Options = nil, pruneOff()
 	result := mustApply(t, applier, bundle)
@@ -442,11 +443,11 @@ func TestPruneDisabled(t *testing.T) {
 // An ignored field keeps its live value, also when only we own it; an immediate second apply changes nothing.
 func TestIgnoredField(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
-	bundle := Bundle{Name: "ignored", Namespace: "ignored", Objects: parse(t, web)[:1]}
+	bundle := Bundle{Name: "ignored", Namespace: "ignored", Objects: planetest.Parse(t, web)[:1]}
 	bundle.Options.Drift.Ignore = []v1alpha1.DriftIgnore{{Kind: "Deployment", JSONPointers: []string{"/spec/replicas"}}}
 	bundle.Previous = mustApply(t, applier, bundle).Inventory
 	replicas := func() int64 {
-		object, err := admin(t).Resource(deployments).Namespace("ignored").Get(t.Context(), "web", metav1.GetOptions{})
+		object, err := planetest.Admin(t, cluster).Resource(deployments).Namespace("ignored").Get(t.Context(), "web", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,7 +459,7 @@ func TestIgnoredField(t *testing.T) {
 	if got := replicas(); got != 1 {
 		t.Errorf("a field that is ignored went from 1 to %d", got)
 	}
-	_, err := admin(t).Resource(deployments).Namespace("ignored").Patch(t.Context(), "web", types.MergePatchType,
+	_, err := planetest.Admin(t, cluster).Resource(deployments).Namespace("ignored").Patch(t.Context(), "web", types.MergePatchType,
 		[]byte(`{"spec":{"replicas":3}}`), metav1.PatchOptions{FieldManager: "autoscaler"})
 	if err != nil {
 		t.Fatal(err)

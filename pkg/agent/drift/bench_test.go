@@ -3,7 +3,6 @@ package drift
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"pinnace.dev/pinnace/e2e/controlplane/planetest"
 	"pinnace.dev/pinnace/pkg/agent/apply"
 )
 
@@ -43,9 +43,8 @@ func tenObjects(b *testing.B) []*unstructured.Unstructured {
 // BenchmarkFiftyBundles brings 50 bundles of 10 objects each and waits until all are ready.
 func BenchmarkFiftyBundles(b *testing.B) {
 	for round := range b.N {
-		requests := &counter{}
 		config := cluster.Config()
-		config.Wrap(func(next http.RoundTripper) http.RoundTripper { requests.next = next; return requests })
+		requests := planetest.CountRequests(config)
 		applier, err := apply.New(config, apply.Options{})
 		if err != nil {
 			b.Fatal(err)

@@ -2,7 +2,6 @@ package drift
 
 import (
 	"context"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/e2e/controlplane/planetest"
 	"pinnace.dev/pinnace/pkg/agent/apply"
 )
 
@@ -41,7 +41,7 @@ data: {color: blue}`
 type keeper struct {
 	applier  *apply.Applier
 	bundle   apply.Bundle
-	requests *counter
+	requests *planetest.Counter
 
 	mu       sync.Mutex
 	verdicts []Verdict
@@ -52,9 +52,10 @@ type keeper struct {
 // keep applies the objects and keeps them until the test ends.
 func keep(t *testing.T, namespace string, options v1alpha1.DeployOptions, documents ...string) *keeper {
 	t.Helper()
-	k := &keeper{requests: &counter{}, bundle: apply.Bundle{Name: namespace, Namespace: namespace, Options: options}}
 	config := cluster.Config()
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { k.requests.next = next; return k.requests })
+	k := &keeper{
+		requests: planetest.CountRequests(config), bundle: apply.Bundle{Name: namespace, Namespace: namespace, Options: options},
+	}
 	var err error
 	if k.applier, err = apply.New(config, apply.Options{}); err != nil {
 		t.Fatal(err)
@@ -76,7 +77,7 @@ func keep(t *testing.T, namespace string, options v1alpha1.DeployOptions, docume
 	var running sync.WaitGroup
 	running.Go(func() { watcher.Run(ctx) })
 	t.Cleanup(func() { stop(); running.Wait() })
-	within(t, 20*time.Second, "ready, at no cost", func() bool {
+	planetest.Within(t, 20*time.Second, "ready, at no cost", func() bool {
 		before := k.requests.Load()
 		health, err := k.applier.Health(t.Context(), k.bundle, result.Inventory)
 		return err == nil && health.Ready == health.Total && k.requests.Load() == before
@@ -121,7 +122,7 @@ func (k *keeper) seen() ([]Verdict, []Act) {
 
 func get(t *testing.T, gvr schema.GroupVersionResource, namespace, name string) *unstructured.Unstructured {
 	t.Helper()
-	object, err := admin(t).Resource(gvr).Namespace(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	object, err := planetest.Admin(t, cluster).Resource(gvr).Namespace(namespace).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		return nil
 	}
@@ -130,7 +131,7 @@ func get(t *testing.T, gvr schema.GroupVersionResource, namespace, name string) 
 
 func patch(t *testing.T, gvr schema.GroupVersionResource, namespace, name, body string) {
 	t.Helper()
-	_, err := admin(t).Resource(gvr).Namespace(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(body),
+	_, err := planetest.Admin(t, cluster).Resource(gvr).Namespace(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(body),
 		metav1.PatchOptions{FieldManager: "intruder"})
 	if err != nil {
 		t.Fatal(err)
@@ -146,17 +147,17 @@ func replicas(object *unstructured.Unstructured) int64 {
 }
 
 func TestDeletedComesBack(t *testing.T) {
-	ns := fresh("deleted")
+	ns := planetest.Fresh("deleted")
 	k := keep(t, ns, v1alpha1.DeployOptions{}, web, settings)
-	if err := admin(t).Resource(deployments).Namespace(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+	if err := planetest.Admin(t, cluster).Resource(deployments).Namespace(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	took := within(t, time.Second, "the Deployment is back", func() bool { return get(t, deployments, ns, "web") != nil })
+	took := planetest.Within(t, time.Second, "the Deployment is back", func() bool { return get(t, deployments, ns, "web") != nil })
 	t.Logf("the Deployment was back after %s", took)
-	if err := admin(t).Resource(configMaps).Namespace(ns).Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
+	if err := planetest.Admin(t, cluster).Resource(configMaps).Namespace(ns).Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	took = within(t, time.Second, "the ConfigMap is back", func() bool { return get(t, configMaps, ns, "settings") != nil })
+	took = planetest.Within(t, time.Second, "the ConfigMap is back", func() bool { return get(t, configMaps, ns, "settings") != nil })
 	t.Logf("the ConfigMap was back after %s", took)
 	verdicts, _ := k.seen()
 	for _, verdict := range verdicts {
@@ -168,14 +169,14 @@ func TestDeletedComesBack(t *testing.T) {
 
 // A change to our field is undone, in one repair and without an echo; a field beside ours stays, and costs nothing.
 func TestModifiedIsReverted(t *testing.T) {
-	ns := fresh("modified")
+	ns := planetest.Fresh("modified")
 	k := keep(t, ns, v1alpha1.DeployOptions{}, web, settings)
 	before := k.requests.Load()
 	patch(t, configMaps, ns, "settings", `{"data":{"added":"by another"},"metadata":{"labels":{"added":"too"}}}`)
 	patch(t, deployments, ns, "web", `{"spec":{"replicas":3}}`)
-	took := within(t, time.Second, "one replica again", func() bool { return replicas(get(t, deployments, ns, "web")) == 1 })
+	took := planetest.Within(t, time.Second, "one replica again", func() bool { return replicas(get(t, deployments, ns, "web")) == 1 })
 	t.Logf("reverted after %s", took)
-	within(t, 10*time.Second, "quiet", func() bool {
+	planetest.Within(t, 10*time.Second, "quiet", func() bool {
 		health, err := k.applier.Health(t.Context(), k.bundle, k.bundle.Previous)
 		return err == nil && health.Ready == health.Total
 	})
@@ -196,20 +197,20 @@ func TestModifiedIsReverted(t *testing.T) {
 }
 
 func TestIgnoredAndWarned(t *testing.T) {
-	ns := fresh("ignored")
+	ns := planetest.Fresh("ignored")
 	options := v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Ignore: []v1alpha1.DriftIgnore{
 		{Kind: "Deployment", JSONPointers: []string{"/spec/replicas"}},
 	}}}
 	k := keep(t, ns, options, web)
 	patch(t, deployments, ns, "web", `{"spec":{"replicas":3}}`)
-	within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := k.seen(); return len(verdicts) > 0 })
+	planetest.Within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := k.seen(); return len(verdicts) > 0 })
 	verdicts, acts := k.seen()
 	if verdicts[0].Kind != Ignored || acts[0] != Leave || replicas(get(t, deployments, ns, "web")) != 3 {
 		t.Errorf("verdict %s, act %s", verdicts[0], acts[0])
 	}
 	// What is not ignored is repaired, and what is stays as it is.
 	patch(t, deployments, ns, "web", `{"spec":{"minReadySeconds":1,"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"web","image":"web:2"}]}}}}`)
-	within(t, 5*time.Second, "the image is back", func() bool {
+	planetest.Within(t, 5*time.Second, "the image is back", func() bool {
 		containers, _, _ := unstructured.NestedSlice(get(t, deployments, ns, "web").Object, "spec", "template", "spec", "containers")
 		return containers[0].(map[string]any)["image"] == "web:1"
 	})
@@ -217,10 +218,10 @@ func TestIgnoredAndWarned(t *testing.T) {
 		t.Errorf("the repair set replicas to %d", got)
 	}
 
-	warned := fresh("warned")
+	warned := planetest.Fresh("warned")
 	w := keep(t, warned, v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Mode: v1alpha1.DriftWarn}}, web)
 	patch(t, deployments, warned, "web", `{"spec":{"replicas":3}}`)
-	within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := w.seen(); return len(verdicts) > 0 })
+	planetest.Within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := w.seen(); return len(verdicts) > 0 })
 	if _, acts := w.seen(); acts[0] != Report || replicas(get(t, deployments, warned, "web")) != 3 {
 		t.Errorf("acts %v", acts)
 	}
@@ -228,10 +229,10 @@ func TestIgnoredAndWarned(t *testing.T) {
 
 // Somebody who undoes each repair is conceded to after five.
 func TestContested(t *testing.T) {
-	ns := fresh("contested")
+	ns := planetest.Fresh("contested")
 	k := keep(t, ns, v1alpha1.DeployOptions{}, settings)
 	conceded := func() bool { _, acts := k.seen(); return len(acts) > 0 && acts[len(acts)-1] == Concede }
-	within(t, 20*time.Second, "conceded", func() bool {
+	planetest.Within(t, 20*time.Second, "conceded", func() bool {
 		data, _, _ := unstructured.NestedString(get(t, configMaps, ns, "settings").Object, "data", "color")
 		if data == "blue" {
 			patch(t, configMaps, ns, "settings", `{"data":{"color":"red"}}`)
@@ -249,7 +250,7 @@ func TestContested(t *testing.T) {
 
 // While nothing happens nothing is asked.
 func TestIdleCostsNothing(t *testing.T) {
-	ns := fresh("idle")
+	ns := planetest.Fresh("idle")
 	k := keep(t, ns, v1alpha1.DeployOptions{}, web, settings)
 	before := k.requests.Load()
 	for range 100 {
@@ -264,7 +265,7 @@ func TestIdleCostsNothing(t *testing.T) {
 
 // A sweep finds what no watch told.
 func TestSweep(t *testing.T) {
-	ns := fresh("sweep")
+	ns := planetest.Fresh("sweep")
 	k := keep(t, ns, v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Mode: v1alpha1.DriftWarn}}, settings)
 	fresh, err := apply.New(cluster.Config(), apply.Options{})
 	if err != nil {
@@ -297,7 +298,7 @@ func TestSweep(t *testing.T) {
 	if seen := survey(); len(seen) != 1 {
 		t.Errorf("changed: survey says %+v", seen)
 	}
-	if err := admin(t).Resource(configMaps).Namespace(ns).Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
+	if err := planetest.Admin(t, cluster).Resource(configMaps).Namespace(ns).Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if seen := survey(); len(seen) != 1 {

@@ -1,10 +1,6 @@
 package release
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -14,56 +10,18 @@ import (
 
 	"helm.sh/helm/v3/pkg/action"
 	helmrelease "helm.sh/helm/v3/pkg/release"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"pinnace.dev/pinnace/e2e/controlplane"
+	"pinnace.dev/pinnace/e2e/controlplane/planetest"
 	"pinnace.dev/pinnace/pkg/agent/apply"
+	"pinnace.dev/pinnace/pkg/oci/archive"
 )
 
 // cluster is a real API server with controllers, shared by the tests: each has a namespace of its own.
 var cluster *controlplane.Cluster
 
-func TestMain(m *testing.M) { os.Exit(withCluster(m)) }
-
-func withCluster(m *testing.M) int {
-	ctx := context.Background()
-	plane, err := controlplane.Start(ctx, controlplane.Options{Log: os.Stderr})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = plane.Close() }()
-	if cluster, err = plane.Cluster(ctx, "release"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
-
-// pack makes a chart archive.
-func pack(t *testing.T, files map[string]string) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	zipped := gzip.NewWriter(&out)
-	archive := tar.NewWriter(zipped)
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		header := &tar.Header{Name: "shop/" + name, Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg}
-		if err := archive.WriteHeader(header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := archive.Write([]byte(files[name])); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := archive.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := zipped.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
-}
+func TestMain(m *testing.M) { os.Exit(planetest.Main(m, "release", &cluster)) }
 
 // shop is a chart with a Deployment and a ConfigMap, and more files on top.
 func shop(t *testing.T, more map[string]string) []byte {
@@ -88,7 +46,19 @@ data: {color: {{ .Values.color | quote }}, extra: {{ .Values.extra | toJson | qu
 `,
 	}
 	maps.Copy(files, more)
-	return pack(t, files)
+	chart, err := archive.Pack("shop", byName(files), archive.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chart
+}
+
+func byName(files map[string]string) map[string][]byte {
+	out := map[string][]byte{}
+	for name, content := range files {
+		out[name] = []byte(content)
+	}
+	return out
 }
 
 func newReleaser(t *testing.T) (*Releaser, *apply.Applier) {
@@ -142,9 +112,4 @@ func history(t *testing.T, releaser *Releaser, release Release) []string {
 func client(t *testing.T) kubernetes.Interface {
 	t.Helper()
 	return kubernetes.NewForConfigOrDie(cluster.Config())
-}
-
-func dynamicClient(t *testing.T) dynamic.Interface {
-	t.Helper()
-	return dynamic.NewForConfigOrDie(cluster.Config())
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/e2e/controlplane/planetest"
 	"pinnace.dev/pinnace/pkg/agent/apply"
 	"pinnace.dev/pinnace/pkg/agent/drift"
 )
@@ -297,7 +298,7 @@ spec: {template: {spec: {restartPolicy: Never, containers: [{name: check, image:
 	}
 	crds := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 	column := func() any {
-		live, err := dynamicClient(t).Resource(crds).Get(t.Context(), "ports.example.com", metav1.GetOptions{})
+		live, err := planetest.Admin(t, cluster).Resource(crds).Get(t.Context(), "ports.example.com", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,7 +323,7 @@ spec: {template: {spec: {restartPolicy: Never, containers: [{name: check, image:
 	if _, err := client(t).CoreV1().ConfigMaps("hooks").Get(t.Context(), "hooks-settings", metav1.GetOptions{}); err != nil {
 		t.Errorf("what is to be kept is gone: %v", err)
 	}
-	if _, err := dynamicClient(t).Resource(crds).Get(t.Context(), "ports.example.com", metav1.GetOptions{}); err != nil {
+	if _, err := planetest.Admin(t, cluster).Resource(crds).Get(t.Context(), "ports.example.com", metav1.GetOptions{}); err != nil {
 		t.Errorf("the CRD is gone: %v", err)
 	}
 }

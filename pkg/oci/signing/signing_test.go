@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,13 +16,24 @@ import (
 	"pinnace.dev/pinnace/pkg/oci/signing"
 )
 
-func newSigner(t *testing.T) *signing.Signer {
-	t.Helper()
-	private, _, err := signing.GenerateKey([]byte("secret"))
-	if err != nil {
-		t.Fatal(err)
+// Keys are slow to make: three are enough for all tests.
+var keys [3]func() (*signing.Signer, error)
+
+func init() {
+	for i := range keys {
+		keys[i] = sync.OnceValues(func() (*signing.Signer, error) {
+			private, _, err := signing.GenerateKey([]byte("secret"))
+			if err != nil {
+				return nil, err
+			}
+			return signing.LoadSigner(private, []byte("secret"))
+		})
 	}
-	signer, err := signing.LoadSigner(private, []byte("secret"))
+}
+
+func signer(t *testing.T, i int) *signing.Signer {
+	t.Helper()
+	signer, err := keys[i]()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +60,7 @@ func policy(rules ...v1alpha1.TrustRule) v1alpha1.TrustPolicy {
 }
 
 func TestVerify(t *testing.T) {
-	a, b, stranger := newSigner(t), newSigner(t), newSigner(t)
+	a, b, stranger := signer(t, 0), signer(t, 1), signer(t, 2)
 	const name = "targets/factory-01"
 	rule := func(match string, threshold int, keys ...v1alpha1.PublicKey) v1alpha1.TrustRule {
 		return v1alpha1.TrustRule{Match: match, Signers: v1alpha1.Signers{Threshold: threshold, Keys: keys}}
@@ -124,7 +136,7 @@ func copySignature(t *testing.T, repo oci.Repository, from, to ocispec.Descripto
 }
 
 func TestSignTwiceWritesOnce(t *testing.T) {
-	a, b := newSigner(t), newSigner(t)
+	a, b := signer(t, 0), signer(t, 1)
 	repo, _ := oci.NewMemory().Repository("bundles/web")
 	desc := push(t, repo, "{}")
 	var got []bool
@@ -160,7 +172,7 @@ func TestNothingUnverifiedIsFetched(t *testing.T) {
 }
 
 func TestPolicyErrors(t *testing.T) {
-	a := newSigner(t)
+	a := signer(t, 0)
 	for name, rules := range map[string][]v1alpha1.TrustRule{
 		"no rule":          nil,
 		"no match":         {{Signers: v1alpha1.Signers{Keys: []v1alpha1.PublicKey{key("a", a)}}}},
@@ -178,7 +190,7 @@ func TestPolicyErrors(t *testing.T) {
 }
 
 func TestWarnReportsAndLetsPass(t *testing.T) {
-	a := newSigner(t)
+	a := signer(t, 0)
 	repo, _ := oci.NewMemory().Repository("targets/a")
 	desc := push(t, repo, "{}")
 	p := policy(v1alpha1.TrustRule{Match: "**", Signers: v1alpha1.Signers{Keys: []v1alpha1.PublicKey{key("a", a)}}})
@@ -207,7 +219,7 @@ func TestWrongPassword(t *testing.T) {
 }
 
 func TestEnvelope(t *testing.T) {
-	a, b := newSigner(t), newSigner(t)
+	a, b := signer(t, 0), signer(t, 1)
 	ctx := context.Background()
 	envelope, err := a.SignEnvelope(ctx, v1alpha1.MediaTypeStatus, []byte(`{"ready":true}`))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler/render"
+	"pinnace.dev/pinnace/pkg/manifests"
 	"pinnace.dev/pinnace/pkg/oci/archive"
 )
 
@@ -20,6 +21,9 @@ const Random = "(made anew each time)"
 // Objects returns what a cluster gets of a bundle: the manifests in its layer as they are, or what its chart makes with
 // the values in the target. Variables are not replaced.
 func Objects(bundle v1alpha1.TargetBundle, layer []byte) ([]*unstructured.Unstructured, error) {
+	if bundle.Method != v1alpha1.MethodRelease {
+		return manifests.Read(layer)
+	}
 	dir, err := os.MkdirTemp("", "pinnace-preview-")
 	if err != nil {
 		return nil, err
@@ -27,10 +31,6 @@ func Objects(bundle v1alpha1.TargetBundle, layer []byte) ([]*unstructured.Unstru
 	defer func() { _ = os.RemoveAll(dir) }()
 	if err := archive.Extract(bytes.NewReader(layer), archive.Limits{}, dir); err != nil {
 		return nil, err
-	}
-	if bundle.Method != v1alpha1.MethodRelease {
-		objects, err := render.Manifests(render.Folder{Root: dir, Path: "."}, v1alpha1.Manifests{})
-		return objects.Unstructured(), err
 	}
 	chart, err := onlyFolder(dir)
 	if err != nil {
