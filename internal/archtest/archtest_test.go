@@ -11,7 +11,7 @@ var layers = [][]string{
 	{"api"},
 	{"pkg/oci/internal", "pkg/oci/archive"},
 	{"pkg/oci"},
-	{"pkg/oci/signing", "pkg/oci/registry"},
+	{"pkg/oci/signing", "pkg/oci/registry", "pkg/manifests"},
 	{"pkg/oci/registrytest"},
 	{"pkg/bundler/source", "pkg/bundler/render", "pkg/bundler/fleetyaml", "pkg/target", "pkg/agent/apply"},
 	{"pkg/bundler", "pkg/publish/preview", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
@@ -88,7 +88,8 @@ var thirdParty = []struct {
 	{"helm.sh/helm/v3", []string{"pkg/bundler/render", "pkg/agent/release"}, "rendering and releasing stand in one place each"},
 	{"github.com/fluxcd/pkg/ssa", []string{"pkg/agent/apply"}, "server-side apply stands in one place"},
 	{"sigs.k8s.io/controller-runtime", []string{"pkg/agent", "e2e", "hack"}, "clients and caches of clusters"},
-	{"k8s.io/client-go", []string{"pkg/agent", "internal/agentcli", "e2e", "hack"}, "only the edge talks to clusters"},
+	// pkg/manifests takes Kubernetes' own kinds from its scheme, and no client.
+	{"k8s.io/client-go", []string{"pkg/agent", "pkg/manifests", "internal/agentcli", "e2e", "hack"}, "only the edge talks to clusters"},
 	{"github.com/spf13/cobra", []string{"internal/cli", "internal/agentcli"}, "commands are presentation"},
 	{"testing", []string{"pkg/oci/registrytest", "e2e"}, "no test code in what ships"},
 }

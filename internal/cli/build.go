@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
@@ -109,7 +110,7 @@ func runBuild(ctx context.Context, s *session, opts buildOptions) error {
 		return ofInput(err)
 	}
 	if registry == nil {
-		return s.printObjects(built)
+		return s.printObjects(built.Objects)
 	}
 	// Whoever uses the artifact as an OCI source gets what pinnace.yaml says with it.
 	built.Config.Spec = &found.Bundle.Spec
@@ -224,9 +225,9 @@ func store(ctx context.Context, registry oci.Registry, name string, built bundle
 }
 
 // printObjects writes the objects as one YAML stream.
-func (s *session) printObjects(built bundler.Built) error {
+func (s *session) printObjects(objects []*unstructured.Unstructured) error {
 	var out strings.Builder
-	for _, object := range built.Objects {
+	for _, object := range objects {
 		data, err := yaml.Marshal(object.Object)
 		if err != nil {
 			return fmt.Errorf("print %s %s: %w", object.GetKind(), object.GetName(), err)

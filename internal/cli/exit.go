@@ -37,7 +37,7 @@ func exitCode(err error) int {
 		return exitcode.Refused
 	case errors.Is(err, signing.ErrPassword), errors.Is(err, source.ErrUnauthorized), errors.Is(err, fs.ErrPermission):
 		return exitcode.Unauthorized
-	case errors.Is(err, source.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, source.ErrNotFound), errors.Is(err, publish.ErrNotInFleet), errors.Is(err, fs.ErrNotExist):
 		return exitcode.NotFound
 	case errors.Is(err, source.ErrUnreachable):
 		return exitcode.Unreachable
@@ -47,7 +47,7 @@ func exitCode(err error) int {
 
 // ofInput classifies what nothing else does as wrong input: what a fleet's files say. I/O errors stay what they are.
 func ofInput(err error) error {
-	if err == nil || exitCode(err) != exitcode.No || errors.Is(err, publish.ErrConcurrent) || errors.As(err, new(*fs.PathError)) {
+	if err == nil || exitCode(err) != exitcode.No || errors.Is(err, publish.ErrConcurrent) || errors.Is(err, publish.ErrNotSelected) || errors.As(err, new(*fs.PathError)) {
 		return err
 	}
 	return exitcode.With(exitcode.Usage, err)

@@ -10,6 +10,7 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/agent/apply"
+	"pinnace.dev/pinnace/pkg/manifests"
 )
 
 // Deployment is one bundle as a [Deployer] gets it: verified, substituted and in scope.
@@ -131,10 +132,10 @@ func (a *Agent) prepare(ctx context.Context, want *v1alpha1.TargetBundle) (Deplo
 		deployment.Chart = layer
 		return deployment, nil
 	}
-	if deployment.Objects, err = readManifests(layer); err != nil {
+	if deployment.Objects, err = manifests.Read(layer); err != nil {
 		return deployment, invalid(want, err)
 	}
-	if err := substitute(deployment.Objects, want.Variables); err != nil {
+	if err := manifests.Substitute(deployment.Objects, want.Variables); err != nil {
 		return deployment, &Error{
 			Stage: StageApply, Subject: subject(want), Reason: ReasonVariableMissing,
 			Mend: "set it in the bundle's variables, or give it a default as in ${NAME:=value}", Err: err,

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/manifests"
 )
 
 // Scope is what one bundle may touch: what its source's restriction in the target and this agent's own limit both
@@ -88,7 +89,7 @@ func (s Scope) Check(objects []*unstructured.Unstructured, bundleNamespace strin
 		if clusterKind(object.GroupVersionKind()) {
 			// Not even its own namespace: its labels say how privileged pods may be.
 			if s.namespaced {
-				problems = append(problems, fmt.Errorf("%s: cluster-scoped objects are not allowed", describe(object)))
+				problems = append(problems, fmt.Errorf("%s: cluster-scoped objects are not allowed", manifests.Describe(object)))
 			}
 			continue
 		}
@@ -97,7 +98,7 @@ func (s Scope) Check(objects []*unstructured.Unstructured, bundleNamespace strin
 			namespace = bundleNamespace
 		}
 		if !s.Namespace(namespace) {
-			problems = append(problems, fmt.Errorf("%s: namespace %q is not allowed", describe(object), namespace))
+			problems = append(problems, fmt.Errorf("%s: namespace %q is not allowed", manifests.Describe(object), namespace))
 		}
 		if len(problems) > v1alpha1.MaxProblems {
 			break

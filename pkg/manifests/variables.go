@@ -1,4 +1,4 @@
-package agent
+package manifests
 
 import (
 	"fmt"
@@ -16,13 +16,13 @@ import (
 // AnnotationSubstitute, as annotation or label with the value "disabled", keeps variables out of an object.
 const AnnotationSubstitute = v1alpha1.Group + "/substitute"
 
-// substitute replaces ${NAME} in the objects, with Flux's syntax: defaults, and $${NAME} for a literal one. Objects are
+// Substitute replaces ${NAME} in the objects, with Flux's syntax: defaults, and $${NAME} for a literal one. Objects are
 // left alone when there are no variables, and those that opt out by annotation or label always. A name without a value
 // and without a default is an error.
 //
 // A field that is nothing but a variable gets the type that the object's kind has there, so that both replicas: ${N}
 // and id: "${ID}" work when both values are digits; where the type is unknown it stays a string.
-func substitute(objects []*unstructured.Unstructured, variables map[string]string) error {
+func Substitute(objects []*unstructured.Unstructured, variables map[string]string) error {
 	if len(variables) == 0 {
 		return nil
 	}
@@ -38,7 +38,7 @@ func substitute(objects []*unstructured.Unstructured, variables map[string]strin
 		replacer.kind = func(path []string) scalar { return types.at(object.GroupVersionKind(), path) }
 		content, err := replacer.replace(object.Object, nil)
 		if err != nil {
-			return fmt.Errorf("substitute variables in %s: %w", describe(object), err)
+			return fmt.Errorf("substitute variables in %s: %w", Describe(object), err)
 		}
 		object.Object = content.(map[string]any) //nolint:forcetypeassert // a map stays a map
 		if err := checkObject(object); err != nil {

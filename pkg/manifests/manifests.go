@@ -1,4 +1,6 @@
-package agent
+// Package manifests reads the objects in a bundle's content layer and puts a cluster's variables into them: what agents
+// apply, and what the builder shows of it before. [Read] and then [Substitute] are all that happens between the two.
+package manifests
 
 import (
 	"bufio"
@@ -18,8 +20,8 @@ import (
 // MaxObjects stops bundles that fill the memory of a small node with tiny objects.
 const MaxObjects = 50_000
 
-// readManifests reads the objects of a bundle's content layer, in the order of its files.
-func readManifests(layer []byte) ([]*unstructured.Unstructured, error) {
+// Read returns the objects of a bundle's content layer, in the order of its files.
+func Read(layer []byte) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
 	err := archive.Walk(bytes.NewReader(layer), archive.Limits{}, func(name string, content []byte) error {
 		switch path.Ext(name) {
@@ -98,8 +100,8 @@ func checkObject(object *unstructured.Unstructured) error {
 	return nil
 }
 
-// describe names an object for people: apps/v1 Deployment shop/web.
-func describe(object *unstructured.Unstructured) string {
+// Describe names an object for people: apps/v1 Deployment shop/web.
+func Describe(object *unstructured.Unstructured) string {
 	name := object.GetName()
 	if namespace := object.GetNamespace(); namespace != "" {
 		name = namespace + "/" + name

@@ -1,4 +1,4 @@
-package agent
+package manifests
 
 import (
 	"strings"
@@ -62,7 +62,7 @@ spec:
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = substitute(objects, variables)
+			err = Substitute(objects, variables)
 			if test.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), test.fails) {
 					t.Errorf("error %v, want %q", err, test.fails)
@@ -91,7 +91,7 @@ func TestNoVariablesLeaveObjectsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := substitute(objects, nil); err != nil {
+	if err := Substitute(objects, nil); err != nil {
 		t.Errorf("substitute: %v", err)
 	}
 }
@@ -175,6 +175,6 @@ func FuzzReadObjects(f *testing.F) {
 				t.Errorf("%v", err)
 			}
 		}
-		_ = substitute(objects, map[string]string{"A": "b"}) // must not panic
+		_ = Substitute(objects, map[string]string{"A": "b"}) // must not panic
 	})
 }
