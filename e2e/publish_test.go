@@ -124,7 +124,7 @@ func TestRefusedPublishes(t *testing.T) {
 			change: func(f *harness.Fleet) error {
 				return f.Remove("pinnace.yaml")
 			},
-			code: 2, texts: []string{"pinnace.yaml"},
+			code: 5, texts: []string{"pinnace.yaml", "pinnace init"},
 		},
 		{
 			name: "registry away", args: []string{"--registry", "127.0.0.1:1/fleet"},
