@@ -103,6 +103,7 @@ type Agent struct {
 	stale     bool
 	pulling   bool
 	pulled    bool // once, with or without success
+	hinted    bool // while pulling
 	pullAt    time.Time
 	failures  int // polls in a row
 	looking   bool

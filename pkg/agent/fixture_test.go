@@ -220,6 +220,7 @@ type registry struct {
 	oci.Registry
 	mu       sync.Mutex
 	down     error
+	delay    time.Duration // an answer is that long on its way
 	requests []string
 }
 
@@ -259,7 +260,12 @@ func (r *repository) Resolve(ctx context.Context, reference string) (ocispec.Des
 	if err := r.note("HEAD", reference); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return r.Repository.Resolve(ctx, reference)
+	desc, err := r.Repository.Resolve(ctx, reference)
+	r.registry.mu.Lock()
+	delay := r.registry.delay
+	r.registry.mu.Unlock()
+	time.Sleep(delay)
+	return desc, err
 }
 
 func (r *repository) Push(ctx context.Context, desc ocispec.Descriptor, content []byte, tags ...string) error {

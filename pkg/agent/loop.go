@@ -44,7 +44,7 @@ func (a *Agent) loop(ctx context.Context, over func() bool) error {
 		case result := <-a.results:
 			result()
 		case <-a.hints:
-			a.pullAt = a.now()
+			a.pullAt, a.hinted = a.now(), a.pulling
 		case event := <-a.driftEvents():
 			a.drifted(event)
 		}
@@ -134,6 +134,10 @@ func (a *Agent) startPull(ctx context.Context) {
 func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 	a.pulling, a.pulled = false, true
 	now := a.now()
+	if a.hinted {
+		// The answer may be from before what the hint is about.
+		defer func() { a.hinted, a.pullAt = false, now }()
+	}
 	if err != nil {
 		a.failures++
 		a.metrics.poll("error", now)

@@ -110,6 +110,28 @@ func TestHintIsFollowedAtOnce(t *testing.T) {
 	})
 }
 
+// A registry notifies of each tag that a publish moves, so a hint may come while the answer to the one before is on its
+// way.
+func TestHintDuringALookIsNotLost(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.publish(target(1, w.bundle("web", "1")))
+		w.run(func(a *agent.Agent) {
+			w.registry.mu.Lock()
+			w.registry.delay = 10 * time.Second
+			w.registry.mu.Unlock()
+			a.Hint()
+			time.Sleep(5 * time.Second)
+			w.publish(target(2, w.bundle("web", "2")))
+			a.Hint()
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			if diff := cmp.Diff([]string{"2"}, w.deployer.texts["web"]); diff != "" {
+				t.Errorf("runs (-want +got):\n%s", diff)
+			}
+		}, trusting, every(time.Hour))
+	})
+}
+
 func TestPollsBackOff(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.publish(target(1, w.bundle("web", "1")))

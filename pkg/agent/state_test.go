@@ -200,4 +200,3 @@ func writeWithoutEnd(dir string) {
 		fmt.Printf("durable %d\n", generation)
 	}
 }
-
