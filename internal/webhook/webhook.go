@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -21,8 +22,11 @@ import (
 const (
 	// MaxBody stops bodies that never end; a registry batches some hundred events.
 	MaxBody = 1 << 20
-	// perSecond and burst bound how often anybody can make us parse a body.
-	perSecond, burst = 5, 20
+	// perSecond and burst bound requests. A registry posts one for each blob and manifest that is pushed or pulled, and
+	// one that is refused holds up those behind it, so this is far above what a publish causes.
+	perSecond, burst = 200, 1000
+	// bytesPerSecond and burstBytes bound what anybody can make us parse.
+	bytesPerSecond, burstBytes = 2 << 20, 8 << 20
 )
 
 // Headers of a signature over the body: sha256=<hex of HMAC-SHA256>.
@@ -44,12 +48,12 @@ type Handler struct {
 	// Count is told of every request: the sender's kind and what came of it. Nil counts nothing.
 	Count func(provider, result string)
 
-	limit *rate.Limiter
+	limit, bytes *rate.Limiter
 }
 
 // New returns a handler with its rate limit.
 func New(handler Handler) *Handler {
-	handler.limit = rate.NewLimiter(perSecond, burst)
+	handler.limit, handler.bytes = rate.NewLimiter(perSecond, burst), rate.NewLimiter(bytesPerSecond, burstBytes)
 	return &handler
 }
 
@@ -62,8 +66,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if h.limit != nil && !h.limit.Allow() {
-		w.Header().Set("Retry-After", "1")
-		h.refuse(w, http.StatusTooManyRequests, "unknown", "too many notifications")
+		h.tooMany(w)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
@@ -77,6 +80,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !h.authentic(r.Header, body) {
 		h.refuse(w, http.StatusUnauthorized, "unknown", "sign the body with the webhook's secret, or send it as a bearer token")
+		return
+	}
+	if h.bytes != nil && !h.bytes.AllowN(time.Now(), len(body)) {
+		h.tooMany(w)
 		return
 	}
 	events, provider, err := Parse(body)
@@ -125,6 +132,11 @@ func sign(secret, body []byte) []byte {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write(body)
 	return mac.Sum(nil)
+}
+
+func (h *Handler) tooMany(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	h.refuse(w, http.StatusTooManyRequests, "unknown", "too many notifications")
 }
 
 func (h *Handler) refuse(w http.ResponseWriter, status int, provider, text string) {

@@ -95,17 +95,19 @@ func signed(secret, body string) map[string]string {
 
 func TestRateIsLimited(t *testing.T) {
 	t.Parallel()
-	handler := New(Handler{Repository: "targets/x", Tag: "current", Hint: func() {}})
-	refused := 0
-	for range 10 * burst {
-		response := httptest.NewRecorder()
-		handler.ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(generic)))
-		if response.Code == http.StatusTooManyRequests {
-			refused++
-		}
-	}
-	if refused == 0 {
-		t.Error("no request was refused")
+	for name, body := range map[string]string{"requests": generic, "bytes": generic + strings.Repeat(" ", MaxBody-len(generic))} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			handler := New(Handler{Repository: "targets/x", Tag: "current", Hint: func() {}})
+			for range 2 * burst {
+				response := httptest.NewRecorder()
+				handler.ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body)))
+				if response.Code == http.StatusTooManyRequests {
+					return
+				}
+			}
+			t.Error("no request was refused")
+		})
 	}
 }
 

@@ -105,6 +105,7 @@ type Agent struct {
 	pulled    bool // once, with or without success
 	hinted    bool // while pulling
 	pullAt    time.Time
+	looked    time.Time // when the last look began
 	failures  int // polls in a row
 	looking   bool
 	lookAt    time.Time

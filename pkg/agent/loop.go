@@ -44,7 +44,8 @@ func (a *Agent) loop(ctx context.Context, over func() bool) error {
 		case result := <-a.results:
 			result()
 		case <-a.hints:
-			a.pullAt, a.hinted = a.now(), a.pulling
+			a.hinted = a.pulling
+			a.lookNow()
 		case event := <-a.driftEvents():
 			a.drifted(event)
 		}
@@ -115,9 +116,19 @@ func (a *Agent) stop() {
 	a.pulling, a.looking, a.objects.busy, a.report.busy = false, false, false, false
 }
 
+// hintSpacing bounds how often hints, which may come from anybody, make the agent ask the registry.
+const hintSpacing = 500 * time.Millisecond
+
+// lookNow has the registry looked at as soon as that is allowed.
+func (a *Agent) lookNow() {
+	if a.pullAt = a.looked.Add(hintSpacing); a.pullAt.Before(a.now()) {
+		a.pullAt = a.now()
+	}
+}
+
 // startPull looks at the registry.
 func (a *Agent) startPull(ctx context.Context) {
-	a.pulling = true
+	a.pulling, a.looked = true, a.now()
 	inForce := &a.manifest
 	if a.target == nil || !a.complete {
 		inForce = nil
@@ -136,7 +147,10 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 	now := a.now()
 	if a.hinted {
 		// The answer may be from before what the hint is about.
-		defer func() { a.hinted, a.pullAt = false, now }()
+		defer func() {
+			a.hinted = false
+			a.lookNow()
+		}()
 	}
 	if err != nil {
 		a.failures++
