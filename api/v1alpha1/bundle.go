@@ -109,6 +109,10 @@ type Manifests struct {
 	// are included when Include is empty.
 	Include []string `json:"include,omitempty"`
 	Exclude []string `json:"exclude,omitempty"`
+	// Overlays are folders below overlays/, laid over the manifests in order: a file takes the place of the one with
+	// the same path, a patch (web_patch.yaml for web.yaml; JSON or strategic merge) changes it. Files below overlays/
+	// are no manifests themselves where this or an override names any.
+	Overlays []string `json:"overlays,omitempty"`
 }
 
 // Dependency names bundles that must be ready first: exactly one field is set.
@@ -129,6 +133,8 @@ type Override struct {
 	Values    Values            `json:"values,omitempty"`
 	Variables map[string]string `json:"variables,omitempty"`
 	Kustomize *Kustomize        `json:"kustomize,omitempty"`
+	// Overlays are laid over the manifests after those before.
+	Overlays []string `json:"overlays,omitempty"`
 }
 
 // Override modes.

@@ -42,6 +42,7 @@ type targetBundle struct {
 	Namespace string            `json:"namespace,omitempty"`
 	DependsOn []string          `json:"dependsOn,omitempty"`
 	Kustomize string            `json:"kustomize,omitempty"`
+	Overlays  []string          `json:"overlays,omitempty"`
 	Values    v1alpha1.Values   `json:"values,omitempty"`
 	Variables map[string]string `json:"variables,omitempty"`
 }
@@ -119,7 +120,7 @@ func planned(plan target.ClusterPlan, bundle string) targetCluster {
 		cluster.Bundles = append(cluster.Bundles, targetBundle{
 			Name: a.Bundle.Metadata.Name, Selected: a.Selected, Why: a.Why, Overrides: a.Overrides,
 			Source: a.Bundle.Source.Name, Path: a.Bundle.Source.Path,
-			Namespace: a.Namespace, DependsOn: a.DependsOn, Kustomize: a.Kustomize, Values: a.Values, Variables: a.Variables,
+			Namespace: a.Namespace, DependsOn: a.DependsOn, Kustomize: a.Kustomize, Overlays: a.Overlays, Values: a.Values, Variables: a.Variables,
 		})
 	}
 	return cluster

@@ -63,6 +63,8 @@ type Variant struct {
 	Namespace string `json:"namespace,omitempty"`
 	// Kustomize is the folder of the kustomization relative to the bundle's; the bundle's own choice when empty.
 	Kustomize string `json:"kustomize,omitempty"`
+	// Overlays are laid over plain manifests; the bundle's own choice when nil.
+	Overlays []string `json:"overlays,omitempty"`
 }
 
 // Built is one variant's bytes.
@@ -149,7 +151,15 @@ func renderObjects(found Found, variant Variant) (render.Objects, error) {
 		}
 		return render.Kustomize(folder)
 	}
-	return render.Manifests(found.folder(), *spec.Manifests)
+	return render.Manifests(found.folder(), found.manifests(variant))
+}
+
+func (f Found) manifests(variant Variant) v1alpha1.Manifests {
+	manifests := *f.Bundle.Spec.Manifests
+	if variant.Overlays != nil {
+		manifests.Overlays = variant.Overlays
+	}
+	return manifests
 }
 
 func (f Found) kustomization(variant Variant) (render.Folder, error) {

@@ -226,6 +226,9 @@ func (f *Found) complete() error {
 			spec.Manifests = &v1alpha1.Manifests{}
 		}
 	}
+	if spec.Manifests != nil && (len(spec.Manifests.Overlays) > 0 || slices.ContainsFunc(spec.Overrides, overlays)) {
+		spec.Manifests.Exclude = append(slices.Clone(spec.Manifests.Exclude), render.OverlaysDir+"/**")
+	}
 	if spec.Helm == nil {
 		return nil
 	}
@@ -237,6 +240,8 @@ func (f *Found) complete() error {
 	}
 	return f.mergeValuesFiles()
 }
+
+func overlays(override v1alpha1.Override) bool { return len(override.Overlays) > 0 }
 
 func (f *Found) has(name string) bool {
 	_, err := f.folder().File(name)

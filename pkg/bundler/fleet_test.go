@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler"
@@ -67,6 +68,51 @@ func TestFleetYAMLBesideManifests(t *testing.T) {
 			t.Errorf("%s: %+v", name, found.Bundle.Spec)
 		}
 	}
+}
+
+func TestOverlays(t *testing.T) {
+	files := map[string]string{
+		"web/fleet.yaml":                     "targetCustomizations: [{clusterName: a, yaml: {overlays: [scale]}}, {clusterName: b, yaml: {overlays: [scale, none]}}]\n",
+		"web/a.yaml":                         deployment,
+		"web/overlays/scale/a_patch.yaml":    "spec: {replicas: 3}\n",
+		"web/overlays/none/config.yaml":      "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none}\n",
+		"web/overlays/elsewhere/not.a.patch": "",
+	}
+	found := one(t, files, "web")
+	keys := map[string]bool{}
+	for _, test := range []struct {
+		overlays []string
+		objects  int
+		replicas int64
+	}{{nil, 1, 0}, {[]string{"scale"}, 1, 3}, {[]string{"scale", "none"}, 2, 3}} {
+		variant := bundler.Variant{Overlays: test.overlays}
+		got := build(t, found, variant)
+		object := got.Objects[0]
+		for _, one := range got.Objects {
+			if one.GetKind() == "Deployment" {
+				object = one
+			}
+		}
+		replicas, _, err := unstructured.NestedInt64(object.Object, "spec", "replicas")
+		if err != nil || len(got.Objects) != test.objects || replicas != test.replicas {
+			t.Errorf("%v: %d objects, %d replicas, %v", test.overlays, len(got.Objects), replicas, err)
+		}
+		key, err := bundler.Key(found, variant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[key] = true
+	}
+	if len(keys) != 3 {
+		t.Errorf("%d keys, want 3", len(keys))
+	}
+	for _, fleetYAML := range []string{"yaml:\n  overlays: [absent]\n", "yaml:\n  overlays: [../../..]\n"} {
+		files["web/fleet.yaml"] = fleetYAML
+		_, err := discover(t, files, "web")
+		wantError(t, err, "web/fleet.yaml:2:14: ")
+	}
+	_, err := discover(t, with(chart("web"), "web/pinnace.yaml", bundleHead+"spec: {overrides: [{when: {}, overlays: [a]}]}\n"), "web")
+	wantError(t, err, "web/pinnace.yaml:4:31: overlays are for plain manifests")
 }
 
 func TestBadFleetYAML(t *testing.T) {

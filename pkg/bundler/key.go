@@ -49,6 +49,8 @@ func Key(found Found, variant Variant) (string, error) {
 	if spec.Kustomize == nil {
 		variant.Kustomize = ""
 	}
+	// Overlays count by the files that they make.
+	variant.Overlays = nil
 	sums := map[string]string{}
 	for name, content := range files {
 		sum := sha256.Sum256(content)
@@ -98,7 +100,11 @@ func inputs(found Found, variant Variant) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := render.SelectManifests(slices.Sorted(maps.Keys(files)), *spec.Manifests)
+	manifests := found.manifests(variant)
+	if files, err = render.Overlaid(files, manifests.Overlays); err != nil {
+		return nil, err
+	}
+	names, err := render.SelectManifests(slices.Sorted(maps.Keys(files)), manifests)
 	if err != nil {
 		return nil, err
 	}

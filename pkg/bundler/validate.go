@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -117,6 +118,20 @@ func (c *check) manifests(manifests *v1alpha1.Manifests) {
 			}
 		}
 	}
+	c.overlays("spec.manifests.overlays", manifests.Overlays)
+}
+
+func (c *check) overlays(place string, overlays []string) {
+	for i, name := range overlays {
+		folder, err := c.found.folder().Below(path.Join(render.OverlaysDir, name))
+		if err != nil {
+			c.report(fmt.Sprintf("%s[%d]", place, i), "%v", err)
+			continue
+		}
+		if files, err := folder.Files(); err != nil || len(files) == 0 {
+			c.report(fmt.Sprintf("%s[%d]", place, i), "there is no file in %s", folder.Path)
+		}
+	}
 }
 
 func (c *check) variables(place string, variables map[string]string) {
@@ -152,6 +167,11 @@ func (c *check) overrides(spec v1alpha1.BundleSpec) {
 		}
 		if override.Kustomize != nil && spec.Kustomize == nil {
 			c.report(place+".kustomize", "this bundle is no kustomization; set spec.kustomize.path too")
+		}
+		if overlays(override) && spec.Manifests == nil {
+			c.report(place+".overlays", "overlays are for plain manifests, and this bundle is something else; remove them")
+		} else {
+			c.overlays(place+".overlays", override.Overlays)
 		}
 		if spec.Kustomize != nil {
 			c.kustomize(place+".kustomize.path", override.Kustomize)

@@ -151,7 +151,7 @@ func (v variants) add(a target.Assignment, found foundBundle) {
 	}
 	if known.clusters++; a.Cluster <= known.cluster {
 		known.cluster = a.Cluster
-		known.inputs = bundler.Variant{HelmValues: a.Values, Kustomize: a.Kustomize, Namespace: a.Namespace}
+		known.inputs = bundler.Variant{HelmValues: a.Values, Kustomize: a.Kustomize, Overlays: a.Overlays, Namespace: a.Namespace}
 	}
 }
 

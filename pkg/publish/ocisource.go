@@ -150,8 +150,8 @@ func readPrebuilt(ctx context.Context, src v1alpha1.Source, repo oci.Repository,
 		return out, err
 	}
 	for _, override := range out.Bundle.Spec.Overrides {
-		if override.Kustomize != nil {
-			return out, fmt.Errorf("bundle %q: override %q chooses another kustomization, but the bundle is built already; use files in Flux's format, or Git",
+		if override.Kustomize != nil || len(override.Overlays) > 0 {
+			return out, fmt.Errorf("bundle %q: override %q chooses another kustomization or overlays, but the bundle is built already; use files in Flux's format, or Git",
 				bundle.Config.Name, override.Name)
 		}
 	}

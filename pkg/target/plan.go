@@ -32,6 +32,8 @@ type Assignment struct {
 	Values    v1alpha1.Values
 	Variables map[string]string
 	Kustomize string
+	// Overlays are those of plain manifests, in order.
+	Overlays  []string
 	DependsOn []string
 }
 
@@ -113,6 +115,7 @@ func (f *Fleet) assign(cluster *Cluster, b int, data map[string]any) (Assignment
 		return out, nil
 	}
 	out.Namespace, out.Kustomize, out.Variant = settings.namespace, settings.kustomize, settings.variant
+	out.Overlays = settings.overlays
 	values, err := settings.values.expand(data)
 	if err != nil {
 		return out, placeTemplate(bundle, err, cluster.Metadata.Name)

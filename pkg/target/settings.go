@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -31,6 +32,7 @@ type settings struct {
 	skip      string // the override that skips the bundle
 	namespace string
 	kustomize string
+	overlays  []string
 	values    expander
 	variables map[string]expander
 	variant   string
@@ -73,6 +75,9 @@ func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 	if spec.Kustomize != nil {
 		out.kustomize = spec.Kustomize.Path
 	}
+	if spec.Manifests != nil {
+		out.overlays = spec.Manifests.Overlays
+	}
 	for _, i := range matching {
 		override := spec.Overrides[i]
 		name := override.Name
@@ -90,6 +95,7 @@ func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 		if override.Kustomize != nil {
 			out.kustomize = override.Kustomize.Path
 		}
+		out.overlays = slices.Concat(out.overlays, override.Overlays)
 		values = merge(values, override.Values)
 		if len(override.Variables) > 0 && variables == nil {
 			variables = map[string]string{}
@@ -125,7 +131,8 @@ func variantKey(bundle *Bundle, s *settings, values v1alpha1.Values) (string, er
 		Values    v1alpha1.Values
 		Overrides string
 		Kustomize string
-	}{Kustomize: s.kustomize}
+		Overlays  []string
+	}{Kustomize: s.kustomize, Overlays: s.overlays}
 	if bundle.Spec.Helm != nil {
 		inputs.Namespace, inputs.Overrides = s.namespace, strings.Join(s.overrides, "\x00")
 	}

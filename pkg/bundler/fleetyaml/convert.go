@@ -71,12 +71,22 @@ func (c *converter) source() {
 			c.origins["spec.kustomize.path"] = "kustomize.dir"
 		}
 	}
-	if c.in.YAML != nil && len(c.in.YAML.Overlays) > 0 {
-		c.refuse("yaml.overlays", noOverlays)
+	if overlays := c.overlays("yaml.overlays", c.in.YAML, !chart && !kustomization); len(overlays) > 0 {
+		c.out.Spec.Manifests = &v1alpha1.Manifests{Overlays: overlays}
+		c.origins["spec.manifests.overlays"] = "yaml.overlays"
 	}
 }
 
-const noOverlays = "overlays of plain manifests are not supported; make each a kustomization and name it in kustomize.dir"
+func (c *converter) overlays(field string, in *yamlOptions, plain bool) []string {
+	if in == nil || len(in.Overlays) == 0 {
+		return nil
+	}
+	if !plain {
+		c.refuse(field, "is for plain manifests; overlays of charts and kustomizations are not supported, remove them")
+		return nil
+	}
+	return in.Overlays
+}
 
 // remote reports a chart that is not in the source.
 func (c *converter) remote(field string, helm *helmOptions) bool {

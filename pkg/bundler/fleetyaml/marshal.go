@@ -22,6 +22,9 @@ func (c Converted) Marshal() ([]byte, error) {
 	}
 	if metadata := section(bundle, "metadata"); metadata["name"] == "" {
 		delete(metadata, "name")
+		if len(metadata) == 0 {
+			delete(bundle, "metadata")
+		}
 	}
 	// What is not set but has no empty form in JSON.
 	spec, _ := bundle["spec"].(map[string]any)

@@ -87,6 +87,7 @@ func (c *converter) override(in entry) {
 	c.origins[at], c.origins[at+".when"] = in.field, in.field
 	c.origins[at+".values"] = in.field + ".helm.values"
 	c.origins[at+".kustomize.path"] = in.field + ".kustomize.dir"
+	c.origins[at+".overlays"] = in.field + ".yaml.overlays"
 	out := v1alpha1.Override{Name: in.Name, When: c.rule(in.field, in.selection), Skip: in.DoNotDeploy}
 	if !in.DoNotDeploy {
 		c.customize(&out, in)
@@ -106,9 +107,9 @@ func (c *converter) customize(out *v1alpha1.Override, in entry) {
 	if in.Kustomize != nil && in.Kustomize.Dir != "" {
 		out.Kustomize = &v1alpha1.Kustomize{Path: in.Kustomize.Dir}
 	}
-	if in.YAML != nil && len(in.YAML.Overlays) > 0 {
-		c.refuse(in.field+".yaml.overlays", noOverlays)
-	}
+	spec := &c.out.Spec
+	plain := spec.Helm == nil && spec.Kustomize == nil && !c.holds("Chart.yaml") && !c.holds("kustomization.yaml")
+	out.Overlays = c.overlays(in.field+".yaml.overlays", in.YAML, plain)
 	c.customizeHelm(out, in)
 	c.unsupportedNamespace(in.field+".", in.options)
 	for _, option := range []struct {

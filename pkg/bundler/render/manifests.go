@@ -30,6 +30,9 @@ func Manifests(folder Folder, spec v1alpha1.Manifests) (Objects, error) {
 	if err != nil {
 		return nil, err
 	}
+	if files, err = Overlaid(files, spec.Overlays); err != nil {
+		return nil, fmt.Errorf("%s: %w", folder.Path, err)
+	}
 	names, err := SelectManifests(slices.Sorted(maps.Keys(files)), spec)
 	if err != nil {
 		return nil, err
