@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pinnace.dev/pinnace/internal/exitcode"
+	"pinnace.dev/pinnace/pkg/oci/signing"
 	"pinnace.dev/pinnace/pkg/publish"
 )
 
@@ -19,6 +20,7 @@ type diffOptions struct {
 	prefix   string
 	policy   string
 	key      string
+	from     string
 	jobs     int
 	format   string
 }
@@ -40,7 +42,8 @@ func newDiffCommand(s *session) *cobra.Command {
 		Short: "Show what a publish would change on which clusters",
 		Long: `Compare the fleet repository as it stands with what is published in its registry: which clusters change, and what
 changes in the objects that they get. A change that is the same for many clusters is shown once. Nothing is written, and
-no private key is needed.
+no private key is needed. With --from it is compared with another revision of the fleet repository, and no registry is
+read.
 
 Objects are compared as bundles hold them, with ${NAME} where a variable is replaced on the cluster; charts are rendered
 with the values of the first cluster that is named. Secrets are shown as ***: the content of Secrets, and what stands
@@ -51,7 +54,10 @@ It exits with 0 when there is no difference, with 1 when there is one, and with 
   pinnace diff --fleet fleet --key cosign.pub
 
   # In CI: a comment for the pull request
-  pinnace diff --key cosign.pub -o markdown > comment.md`,
+  pinnace diff --key cosign.pub -o markdown > comment.md
+
+  # The working tree against a branch
+  pinnace diff --from main`,
 		Args: arguments(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return failed(runDiff(cmd.Context(), s, opts)) },
 	}
@@ -60,11 +66,23 @@ It exits with 0 when there is no difference, with 1 when there is one, and with 
 	flags.StringVar(&opts.prefix, "registry", "", "prefix to compare with, instead of the fleet's spec.registry")
 	flags.StringVar(&opts.policy, "policy", "", "trust policy that what is published must satisfy")
 	flags.StringVar(&opts.key, "key", "", "public key that must have signed what is published")
+	flags.StringVar(&opts.from, "from", "", "branch, tag or full commit of the fleet repository to compare with, instead of what is published")
 	flags.IntVar(&opts.jobs, "jobs", 0, "builds and fetches at the same time; four for each processor when 0")
 	flags.StringVarP(&opts.format, "output", "o", "text", "output format: "+strings.Join(diffFormats, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(diffFormats, cobra.ShellCompDirectiveNoFileComp))
 	opts.registry.register(cmd)
 	return cmd
+}
+
+// verifier is nil where nothing published is read.
+func (o diffOptions) verifier(s *session) (*signing.Verifier, error) {
+	if o.from == "" {
+		return loadVerifier(s, o.policy, o.key)
+	}
+	if o.prefix != "" || o.policy != "" || o.key != "" {
+		return nil, usagef("--from reads nothing published; leave out --registry, --policy and --key")
+	}
+	return nil, nil
 }
 
 // failed keeps the exit code of a difference for differences.
@@ -83,14 +101,14 @@ func runDiff(ctx context.Context, s *session, opts diffOptions) error {
 	if err != nil {
 		return err
 	}
-	verifier, err := loadVerifier(s, opts.policy, opts.key)
+	verifier, err := opts.verifier(s)
 	if err != nil {
 		return err
 	}
 	from.OCI = opts.registry.options(s)
 	progress := newProgress(s)
 	result, err := publish.Diff(ctx, publish.DiffOptions{
-		LoadOptions: from, Registry: opts.prefix, Verifier: verifier, Jobs: opts.jobs,
+		LoadOptions: from, Registry: opts.prefix, Verifier: verifier, From: opts.from, Jobs: opts.jobs,
 		Progress: func(event publish.Event) { progress.step(event.Stage, event.Subject, event.Done, event.All) },
 	})
 	progress.end()

@@ -85,14 +85,18 @@ var markdownEscapes = strings.NewReplacer("<", "&lt;", ">", "&gt;", "&", "&amp;"
 func escapeMarkdown(text string) string { return markdownEscapes.Replace(text) }
 
 func diffHeadline(result publish.DiffResult) string {
+	before := fmt.Sprintf("publication %d of fleet %s", result.Publication, result.Fleet)
+	if result.From != "" {
+		before = fmt.Sprintf("%s of fleet %s", result.From, result.Fleet)
+	}
 	switch {
 	case !result.Differs():
-		return fmt.Sprintf("no difference: %s as publication %d of fleet %s", clustersAre(result.Clusters), result.Publication, result.Fleet)
-	case result.Publication == 0:
+		return fmt.Sprintf("no difference: %s as in %s", clustersAre(result.Clusters), before)
+	case result.From == "" && result.Publication == 0:
 		return fmt.Sprintf("nothing is published at %s yet: all of %s is new to %s", result.Registry, result.Fleet, count(result.Clusters, "cluster"))
 	}
-	return fmt.Sprintf("%s over %d of %s, compared with publication %d of fleet %s",
-		count(len(result.Differences), "distinct difference"), result.Changed, count(result.Clusters, "cluster"), result.Publication, result.Fleet)
+	return fmt.Sprintf("%s over %d of %s, compared with %s",
+		count(len(result.Differences), "distinct difference"), result.Changed, count(result.Clusters, "cluster"), before)
 }
 
 func clustersAre(n int) string {
@@ -105,7 +109,7 @@ func clustersAre(n int) string {
 // diffClusters speaks of clusters as a whole.
 func diffClusters(result publish.DiffResult) []string {
 	var lines []string
-	if len(result.Joined) > 0 && result.Publication > 0 {
+	if len(result.Joined) > 0 && (result.Publication > 0 || result.From != "") {
 		lines = append(lines, "new: "+someOf(result.Joined))
 	}
 	if len(result.Left) > 0 {

@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
-	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/publish/preview"
 )
 
@@ -19,7 +18,7 @@ type side struct {
 	problem error
 }
 
-// side reads what was built just now, or else what is published.
+// side reads what was built just now, or else what was before.
 func (d *differ) side(ctx context.Context, bundle *v1alpha1.TargetBundle, built map[string]*variant) (side, error) {
 	out := side{digest: bundle.Digest}
 	layer, err := built[bundle.Name+"@"+bundle.Digest].layer(ctx)
@@ -27,7 +26,7 @@ func (d *differ) side(ctx context.Context, bundle *v1alpha1.TargetBundle, built 
 		return out, err
 	}
 	if layer == nil {
-		if layer, err = d.fetchLayer(ctx, bundle); err != nil {
+		if layer, err = d.before.layer(ctx, bundle); err != nil {
 			return out, err
 		}
 	}
@@ -38,7 +37,7 @@ func (d *differ) side(ctx context.Context, bundle *v1alpha1.TargetBundle, built 
 	return out, nil
 }
 
-// layer returns the content that was built or found in another registry; nil when it is published already.
+// layer returns the content that was built or found in another registry; nil when it was not built because it is published already.
 func (v *variant) layer(ctx context.Context) ([]byte, error) {
 	switch {
 	case v == nil:
@@ -49,24 +48,4 @@ func (v *variant) layer(ctx context.Context) ([]byte, error) {
 		return nil, nil
 	}
 	return v.artifact.Layers[0].Data, nil
-}
-
-func (d *differ) fetchLayer(ctx context.Context, bundle *v1alpha1.TargetBundle) ([]byte, error) {
-	repo, err := d.registry.Repository(bundle.Repository)
-	if err != nil {
-		return nil, err
-	}
-	desc, err := repo.Resolve(ctx, bundle.Digest)
-	if err != nil {
-		return nil, err
-	}
-	verified, err := d.verifier.Verify(ctx, repo, bundle.Repository, desc)
-	if err != nil {
-		return nil, err
-	}
-	fetched, err := oci.FetchBundle(ctx, repo, verified)
-	if err != nil {
-		return nil, err
-	}
-	return fetched.Content(ctx)
 }

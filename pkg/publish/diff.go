@@ -22,6 +22,9 @@ type DiffOptions struct {
 	Registry string
 	// Verifier says whose signatures on what is published count.
 	Verifier *signing.Verifier
+	// From is a branch, a tag or a commit of the fleet repository to compare with, instead of what is published. Neither
+	// a registry nor a verifier is needed then, and what agents reported is not known.
+	From string
 	// Jobs bounds builds and fetches at the same time; four per processor when zero.
 	Jobs int
 	// Progress receives steps, one at a time; may be nil.
@@ -31,9 +34,11 @@ type DiffOptions struct {
 // DiffResult says what a publish would change on clusters. Secrets are masked in it.
 type DiffResult struct {
 	Fleet    string `json:"fleet"`
-	Registry string `json:"registry"`
-	// Publication is what the fleet was compared with; 0 when nothing is published yet.
-	Publication int64 `json:"publication"`
+	Registry string `json:"registry,omitempty"`
+	// From is the revision that the fleet was compared with; empty when it was the Publication, which is 0 when nothing is
+	// published yet.
+	From        string `json:"from,omitempty"`
+	Publication int64  `json:"publication,omitempty"`
 	// Clusters counts those of the fleet, and Changed those among them for which something changes.
 	Clusters int `json:"clusters"`
 	Changed  int `json:"changed"`
@@ -76,55 +81,71 @@ type Difference struct {
 	Note string `json:"note,omitempty"`
 }
 
-// Diff compares what the fleet says with what is published in its registry, and writes nothing.
+// Diff compares what the fleet says with what is published in its registry, or with another revision of the fleet, and
+// writes nothing. Whether the fleet repository is read from a folder or by its URL is no difference.
 func Diff(ctx context.Context, opts DiffOptions) (DiffResult, error) {
 	loaded, err := Load(ctx, opts.LoadOptions)
 	if err != nil {
 		return DiffResult{}, err
 	}
+	if opts.From != "" {
+		return diffRevision(ctx, loaded, opts)
+	}
 	registry, err := openRegistry(loaded, opts.Registry, opts.OCI)
 	if err != nil {
 		return DiffResult{}, err
 	}
-	return diff(ctx, loaded, registry, opts)
+	return diffPublished(ctx, loaded, registry, opts)
 }
 
-func diff(ctx context.Context, loaded *Loaded, registry oci.Registry, opts DiffOptions) (DiffResult, error) {
-	result := DiffResult{
-		Fleet: loaded.Fleet.Name, Registry: registry.String(), Clusters: len(loaded.Fleet.Clusters), Differences: []Difference{},
-	}
-	parent, _, err := ReadIndex(ctx, registry, opts.Verifier)
+func diffPublished(ctx context.Context, loaded *Loaded, registry oci.Registry, opts DiffOptions) (DiffResult, error) {
+	index, _, err := ReadIndex(ctx, registry, opts.Verifier)
 	if err != nil && !errors.Is(err, oci.ErrNotFound) {
-		return result, err
+		return DiffResult{}, err
 	}
-	result.Publication = parent.Publication
-	if parent.Publication > 0 && parent.Fleet != loaded.Fleet.Name {
-		return result, fmt.Errorf("%s holds the fleet %q, not %q; name its prefix with --registry", registry, parent.Fleet, loaded.Fleet.Name)
+	if index.Publication > 0 && index.Fleet != loaded.Fleet.Name {
+		return DiffResult{}, fmt.Errorf("%s holds the fleet %q, not %q; name its prefix with --registry", registry, index.Fleet, loaded.Fleet.Name)
 	}
-	d := &differ{
-		publisher: newPublisher(registry, Options{Jobs: opts.Jobs, Progress: opts.Progress}), verifier: opts.Verifier,
-		loaded: loaded, parent: parent, result: result, intervals: map[[2]string][]string{},
+	loaded.readFrom(index.Sources)
+	p := newPublisher(registry, Options{Jobs: opts.Jobs, Progress: opts.Progress})
+	if loaded.Fleet.Facts, err = p.readFacts(ctx, loaded, index); err != nil {
+		return DiffResult{}, err
 	}
-	if loaded.Fleet.Facts, err = d.readFacts(ctx, loaded, parent); err != nil {
-		return result, err
+	built, err := p.build(ctx, loaded, index)
+	if err != nil {
+		return DiffResult{}, err
 	}
-	if d.variants, err = d.build(ctx, loaded, parent); err != nil {
-		return result, err
-	}
-	if err := d.compareTargets(ctx); err != nil {
-		return result, err
-	}
-	d.leave()
-	return d.result, d.compareBundles(ctx)
+	d := newDiffer(p, loaded, built, newPublished(p, opts.Verifier, index))
+	d.result.Registry, d.result.Publication = registry.String(), index.Publication
+	return d.run(ctx)
 }
 
-// differ does what a publish does up to the decision, and looks at what is published instead of replacing it.
+func diffRevision(ctx context.Context, loaded *Loaded, opts DiffOptions) (DiffResult, error) {
+	from, err := loadFrom(ctx, opts)
+	if err != nil {
+		return DiffResult{}, err
+	}
+	loaded.readFrom(from.Sources)
+	p := newPublisher(nil, Options{Jobs: opts.Jobs, Progress: opts.Progress})
+	before, err := newRevision(ctx, p, from)
+	if err != nil {
+		return DiffResult{}, fmt.Errorf("%s: %w", opts.From, err)
+	}
+	built, err := p.build(ctx, loaded, v1alpha1.FleetIndex{})
+	if err != nil {
+		return DiffResult{}, err
+	}
+	d := newDiffer(p, loaded, built, before)
+	d.result.From = opts.From
+	return d.run(ctx)
+}
+
+// differ does what a publish does up to the decision, and looks at what was before instead of replacing it.
 type differ struct {
 	*publisher
-	verifier *signing.Verifier
-	loaded   *Loaded
-	parent   v1alpha1.FleetIndex
-	variants variants
+	loaded *Loaded
+	built  variants
+	before earlier
 
 	mu        sync.Mutex
 	groups    preview.Groups
@@ -132,43 +153,54 @@ type differ struct {
 	result    DiffResult
 }
 
-// compareTargets fetches the targets of clusters for which something changes.
-func (d *differ) compareTargets(ctx context.Context) error {
-	published := map[string]v1alpha1.IndexCluster{}
-	for _, cluster := range d.parent.Clusters {
-		published[cluster.Name] = cluster
+func newDiffer(p *publisher, loaded *Loaded, built variants, before earlier) *differ {
+	return &differ{
+		publisher: p, loaded: loaded, built: built, before: before, intervals: map[[2]string][]string{},
+		result: DiffResult{Fleet: loaded.Fleet.Name, Clusters: len(loaded.Fleet.Clusters), Differences: []Difference{}},
 	}
+}
+
+func (d *differ) run(ctx context.Context) (DiffResult, error) {
+	if err := d.compareTargets(ctx); err != nil {
+		return d.result, err
+	}
+	d.summarize()
+	return d.result, d.compareBundles(ctx)
+}
+
+func (d *differ) compareTargets(ctx context.Context) error {
 	progress := d.stage("compare", len(d.loaded.Fleet.Clusters))
 	return d.each(ctx, len(d.loaded.Fleet.Clusters), func(ctx context.Context, i int) error {
 		plan, err := d.loaded.Fleet.PlanCluster(i)
 		if err != nil {
 			return err
 		}
-		next := d.loaded.Fleet.Assemble(plan, d.variants.artifact)
-		index, known := published[next.Cluster]
+		next := d.loaded.Fleet.Assemble(plan, d.built.artifact)
+		before, same, err := d.before.target(ctx, next.Cluster, target.Content(next))
+		if err != nil {
+			return fmt.Errorf("cluster %s: %w", next.Cluster, err)
+		}
 		action := target.Unchanged
-		if !known || index.Content != target.Content(next) {
+		if !same {
 			action = target.Changed
-			before := v1alpha1.Target{}
-			if known {
-				if before, err = d.fetchTarget(ctx, index, d.verifier); err != nil {
-					return fmt.Errorf("cluster %s: %w", next.Cluster, err)
-				}
-			}
-			d.add(before, next, known)
+			d.add(before, next)
 		}
 		progress(next.Cluster, action)
 		return nil
 	})
 }
 
-// add counts what changes for one cluster.
-func (d *differ) add(before, after v1alpha1.Target, known bool) {
-	pairs := preview.Pairs(before, after)
+// add counts what changes for one cluster; before is nil for a new one.
+func (d *differ) add(before *v1alpha1.Target, after v1alpha1.Target) {
+	joined := before == nil
+	if joined {
+		before = &v1alpha1.Target{}
+	}
+	pairs := preview.Pairs(*before, after)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.result.Changed++
-	if !known {
+	if joined {
 		d.result.Joined = append(d.result.Joined, after.Cluster)
 	} else if before.Interval != after.Interval {
 		change := [2]string{before.Interval.Duration.String(), after.Interval.Duration.String()}
@@ -186,15 +218,15 @@ func (d *differ) add(before, after v1alpha1.Target, known bool) {
 	}
 }
 
-// leave lists what speaks of clusters as a whole.
-func (d *differ) leave() {
+// summarize lists what speaks of clusters as a whole.
+func (d *differ) summarize() {
 	now := map[string]bool{}
 	for _, cluster := range d.loaded.Fleet.Clusters {
 		now[cluster.Metadata.Name] = true
 	}
-	for _, cluster := range d.parent.Clusters {
-		if !now[cluster.Name] {
-			d.result.Left = append(d.result.Left, cluster.Name)
+	for _, cluster := range d.before.clusters() {
+		if !now[cluster] {
+			d.result.Left = append(d.result.Left, cluster)
 		}
 	}
 	slices.Sort(d.result.Joined)
@@ -210,10 +242,7 @@ func (d *differ) leave() {
 // compareBundles looks into the artifacts: once for each difference, however many clusters have it.
 func (d *differ) compareBundles(ctx context.Context) error {
 	groups := d.groups.Sorted()
-	built := map[string]*variant{}
-	for _, variant := range d.variants {
-		built[variant.index.Name+"@"+variant.index.Digest] = variant
-	}
+	built := d.built.byDigest()
 	differences := make([]Difference, len(groups))
 	err := d.each(ctx, len(groups), func(ctx context.Context, i int) error {
 		group := groups[i]

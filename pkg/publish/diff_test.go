@@ -3,11 +3,13 @@ package publish
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"pinnace.dev/pinnace/pkg/bundler/source"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 )
@@ -22,7 +24,7 @@ func compare(t *testing.T, registry oci.Registry, opts Options) (DiffResult, err
 	if err != nil {
 		t.Fatal(err)
 	}
-	return diff(t.Context(), loaded, registry, DiffOptions{LoadOptions: opts.LoadOptions, Verifier: verifier, Jobs: opts.Jobs})
+	return diffPublished(t.Context(), loaded, registry, DiffOptions{LoadOptions: opts.LoadOptions, Verifier: verifier, Jobs: opts.Jobs})
 }
 
 // differences are a result's in a line each: bundle, action, clusters and objects.
@@ -108,5 +110,50 @@ func TestDiffTrustsTheKeyOnly(t *testing.T) {
 	_, err := compare(t, registry, options(t, dir, anotherSigner(t)))
 	if !errors.As(err, new(*signing.Error)) {
 		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
+// commit makes a folder a Git repository with a branch main and a tag v1.
+func commit(t *testing.T, dir string) {
+	t.Helper()
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"add", "."}, {"commit", "-qm", "first"}, {"tag", "v1"}} {
+		command := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com"}, args...)...)
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+// A pull request's checkout is a folder, while what is published was read by the repository's URL.
+func TestDiffOfAFolderWithWhatWasReadByURL(t *testing.T) {
+	registry := oci.NewMemory()
+	dir := write(t, t.TempDir(), nil)
+	commit(t, dir)
+	mustRun(t, registry, options(t, "file://"+dir, releaseSigner(t)))
+	if got, err := compare(t, registry, options(t, dir, releaseSigner(t))); err != nil || got.Differs() {
+		t.Errorf("got %v, %v, want no difference", differences(got), err)
+	}
+}
+
+// Two revisions of the repository are compared without any registry.
+func TestDiffOfRevisions(t *testing.T) {
+	dir := write(t, t.TempDir(), nil)
+	commit(t, dir)
+	write(t, dir, map[string]string{"bundles/a/cm.yaml": configMap("a", "2"), "clusters/all.yaml": cluster("east")})
+	opts := DiffOptions{LoadOptions: options(t, dir, releaseSigner(t)).LoadOptions}
+	for _, from := range []string{"main", "v1"} {
+		opts.From = from
+		got, err := Diff(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"a changed east: v1 ConfigMap a changed"}
+		if diff := cmp.Diff(want, differences(got)); diff != "" || got.From != from || cmp.Diff([]string{"west"}, got.Left) != "" {
+			t.Errorf("from %s: %v left (-want +got):\n%s", got.From, got.Left, diff)
+		}
+	}
+	opts.From = "nowhere"
+	if _, err := Diff(t.Context(), opts); !errors.Is(err, source.ErrNotFound) {
+		t.Errorf("got %v, want that there is no such revision", err)
 	}
 }
