@@ -31,10 +31,13 @@ func diffText(result publish.DiffResult, colour bool) string {
 	return b.String()
 }
 
-// maxComment is what a comment on GitHub holds, less a margin: 65,536 characters.
-const maxComment = 60_000
+// Bounds of a comment on GitHub, which holds 65,536 characters: for everything, and for differences with their objects.
+const (
+	maxComment     = 64_000
+	maxDifferences = 56_000
+)
 
-// diffMarkdown is a difference as a comment for a pull request. What doesn't fit into one is left out, and said so.
+// diffMarkdown is a difference as a comment for a pull request. What doesn't fit into one is named only, or counted.
 func diffMarkdown(result publish.DiffResult) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\n", escapeMarkdown(diffHeadline(result)))
@@ -43,8 +46,11 @@ func diffMarkdown(result publish.DiffResult) string {
 	}
 	for i, difference := range result.Differences {
 		part := differenceMarkdown(difference)
+		if b.Len()+len(part) > maxDifferences {
+			part = fmt.Sprintf("\n- %s (too long for a comment; `pinnace diff` shows it)\n", escapeMarkdown(diffTitle(difference)))
+		}
 		if b.Len()+len(part) > maxComment {
-			fmt.Fprintf(&b, "\n%s not shown: a comment holds no more. `pinnace diff` shows all.\n", count(len(result.Differences)-i, "more difference"))
+			fmt.Fprintf(&b, "\n%s; `pinnace diff` shows all.\n", count(len(result.Differences)-i, "more difference"))
 			break
 		}
 		b.WriteString(part)
