@@ -70,6 +70,16 @@ func TestFleetYAMLBesideManifests(t *testing.T) {
 	}
 }
 
+func TestFleetIgnore(t *testing.T) {
+	found := one(t, map[string]string{
+		"web/fleet.yaml": "", "web/.fleetignore": "docs/*\ndrafts\n*-values.yaml\n", "web/a.yaml": deployment,
+		"web/docs/a.yaml": "a", "web/sub/drafts/b.yaml": "b", "web/x-values.yaml": "c", "web/sub/y-values.yaml": "d", "web/drafts/c.yaml": "e",
+	}, "web")
+	if got := build(t, found, bundler.Variant{}); len(got.Objects) != 1 {
+		t.Errorf("%d objects, want the Deployment", len(got.Objects))
+	}
+}
+
 func TestOverlays(t *testing.T) {
 	files := map[string]string{
 		"web/fleet.yaml":                     "targetCustomizations: [{clusterName: a, yaml: {overlays: [scale]}}, {clusterName: b, yaml: {overlays: [scale, none]}}]\n",

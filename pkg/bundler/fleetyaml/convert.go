@@ -16,6 +16,7 @@ func (c *converter) convert() {
 	c.namespace()
 	c.source()
 	c.targets()
+	c.ignored()
 	c.dependencies()
 	c.drift()
 	c.removal()
@@ -71,17 +72,23 @@ func (c *converter) source() {
 			c.origins["spec.kustomize.path"] = "kustomize.dir"
 		}
 	}
-	if overlays := c.overlays("yaml.overlays", c.in.YAML, !chart && !kustomization); len(overlays) > 0 {
+	if overlays := c.overlays("yaml.overlays", c.in.YAML); len(overlays) > 0 {
 		c.out.Spec.Manifests = &v1alpha1.Manifests{Overlays: overlays}
 		c.origins["spec.manifests.overlays"] = "yaml.overlays"
 	}
 }
 
-func (c *converter) overlays(field string, in *yamlOptions, plain bool) []string {
+// plain says whether the bundle is manifests only, as far as is known.
+func (c *converter) plain() bool {
+	spec := c.out.Spec
+	return spec.Helm == nil && spec.Kustomize == nil && !c.holds("Chart.yaml") && !c.holds("kustomization.yaml")
+}
+
+func (c *converter) overlays(field string, in *yamlOptions) []string {
 	if in == nil || len(in.Overlays) == 0 {
 		return nil
 	}
-	if !plain {
+	if !c.plain() {
 		c.refuse(field, "is for plain manifests; overlays of charts and kustomizations are not supported, remove them")
 		return nil
 	}

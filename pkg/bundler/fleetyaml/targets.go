@@ -107,9 +107,7 @@ func (c *converter) customize(out *v1alpha1.Override, in entry) {
 	if in.Kustomize != nil && in.Kustomize.Dir != "" {
 		out.Kustomize = &v1alpha1.Kustomize{Path: in.Kustomize.Dir}
 	}
-	spec := &c.out.Spec
-	plain := spec.Helm == nil && spec.Kustomize == nil && !c.holds("Chart.yaml") && !c.holds("kustomization.yaml")
-	out.Overlays = c.overlays(in.field+".yaml.overlays", in.YAML, plain)
+	out.Overlays = c.overlays(in.field+".yaml.overlays", in.YAML)
 	c.customizeHelm(out, in)
 	c.unsupportedNamespace(in.field+".", in.options)
 	for _, option := range []struct {
