@@ -159,7 +159,12 @@ func (v *variant) key() (string, error) {
 	if v.found.prebuilt != nil {
 		return v.found.prebuilt.desc.Digest.String(), nil
 	}
-	return bundler.Key(v.found.Found, v.inputs)
+	key, err := bundler.Key(v.found.Found, v.inputs)
+	if restrict := v.bundle.Restrict; restrict != nil {
+		// Another restriction is another reason to look at what renders.
+		key += " within " + strings.Join(restrict.Namespaces, ",")
+	}
+	return key, err
 }
 
 func (v *variant) build(ctx context.Context, key, commit string, parent v1alpha1.FleetIndex) error {

@@ -193,6 +193,22 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, document.MaxBytes+1)) // document refuses what is larger
 }
 
+// readSource reads one source and the bundles in it.
+func readSource(ctx context.Context, src v1alpha1.Source, from source.Options, opts LoadOptions) ([]foundBundle, v1alpha1.IndexSource, error) {
+	if src.OCI != nil {
+		found, index, err := readOCI(ctx, src, opts, from.Fleet.Dir)
+		if err != nil {
+			err = fmt.Errorf("source %q: %w", src.Name, err)
+		}
+		return found, index, err
+	}
+	tree, err := source.Checkout(ctx, src, from)
+	if err != nil {
+		return nil, v1alpha1.IndexSource{}, err
+	}
+	return discover(ctx, tree, src, v1alpha1.IndexSource{Name: src.Name, Repository: tree.Repository, Commit: tree.Commit})
+}
+
 // readSources reads all sources and the bundles in them.
 func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from source.Options, opts LoadOptions) error {
 	sources := fleet.Spec.Sources
@@ -203,20 +219,7 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 	group.SetLimit(maxSourcesAtOnce)
 	for i, src := range sources {
 		group.Go(func() error {
-			if src.OCI != nil {
-				found[i], l.Sources[i], errs[i] = readOCI(ctx, src, opts, from.Fleet.Dir)
-				if errs[i] != nil {
-					errs[i] = fmt.Errorf("source %q: %w", src.Name, errs[i])
-				}
-				return nil
-			}
-			tree, err := source.Checkout(ctx, src, from)
-			if err != nil {
-				errs[i] = err
-				return nil
-			}
-			index := v1alpha1.IndexSource{Name: src.Name, Repository: tree.Repository, Commit: tree.Commit}
-			found[i], l.Sources[i], errs[i] = discover(ctx, tree, src, index)
+			found[i], l.Sources[i], errs[i] = readSource(ctx, src, from, opts)
 			return nil
 		})
 	}
