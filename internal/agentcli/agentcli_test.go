@@ -139,7 +139,7 @@ func TestCorruptStateNamesTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer state.Close() //nolint:errcheck // the folder goes with the test
+	defer state.Close()
 	_, err = state.Remembered()
 	if got := exitCode(err); got != exitcode.Damaged {
 		t.Errorf("exit %d, want %d: %v", got, exitcode.Damaged, err)
@@ -236,7 +236,7 @@ func TestOperations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer state.Close() //nolint:errcheck // the folder goes with the test
+	defer state.Close()
 	content, err := oci.OpenLayout(state.ContentDir())
 	if err != nil {
 		t.Fatal(err)

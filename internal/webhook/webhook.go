@@ -62,7 +62,7 @@ func New(handler Handler) *Handler {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		h.refuse(w, http.StatusMethodNotAllowed, "unknown", "post a registry's notification here")
+		h.refuse(w, http.StatusMethodNotAllowed, "post a registry's notification here")
 		return
 	}
 	if h.limit != nil && !h.limit.Allow() {
@@ -75,11 +75,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 			status = http.StatusRequestEntityTooLarge
 		}
-		h.refuse(w, status, "unknown", "the body could not be read")
+		h.refuse(w, status, "the body could not be read")
 		return
 	}
 	if !h.authentic(r.Header, body) {
-		h.refuse(w, http.StatusUnauthorized, "unknown", "sign the body with the webhook's secret, or send it as a bearer token")
+		h.refuse(w, http.StatusUnauthorized, "sign the body with the webhook's secret, or send it as a bearer token")
 		return
 	}
 	if h.bytes != nil && !h.bytes.AllowN(time.Now(), len(body)) {
@@ -88,7 +88,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	events, provider, err := Parse(body)
 	if err != nil {
-		h.refuse(w, http.StatusBadRequest, "unknown", err.Error())
+		h.refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	result := "ignored"
@@ -136,11 +136,11 @@ func sign(secret, body []byte) []byte {
 
 func (h *Handler) tooMany(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
-	h.refuse(w, http.StatusTooManyRequests, "unknown", "too many notifications")
+	h.refuse(w, http.StatusTooManyRequests, "too many notifications")
 }
 
-func (h *Handler) refuse(w http.ResponseWriter, status int, provider, text string) {
-	h.count(provider, "refused")
+func (h *Handler) refuse(w http.ResponseWriter, status int, text string) {
+	h.count("unknown", "refused")
 	http.Error(w, text, status)
 }
 

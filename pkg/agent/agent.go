@@ -102,11 +102,11 @@ type Agent struct {
 	problem   error
 	stale     bool
 	pulling   bool
-	pulled    bool // once, with or without success
-	hinted    bool // while pulling
+	pulled    bool            // once, with or without success
+	hinted    []time.Duration // when to look again after a hint
 	pullAt    time.Time
 	looked    time.Time // when the last look began
-	failures  int // polls in a row
+	failures  int       // polls in a row
 	looking   bool
 	lookAt    time.Time
 	objects   delivery

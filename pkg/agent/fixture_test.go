@@ -293,6 +293,12 @@ func newDeployer() *deployer {
 	}
 }
 
+func (d *deployer) text(bundle string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.texts[bundle]
+}
+
 func (d *deployer) Deploy(_ context.Context, deployment agent.Deployment) (apply.Result, error) {
 	name := deployment.Bundle.Name
 	var inventory apply.Inventory
@@ -407,6 +413,18 @@ func (c *cluster) Write(_ context.Context, deployments []v1alpha1.BundleDeployme
 	c.shown = slices.Clone(deployments)
 	c.writes++
 	return nil
+}
+
+func (c *cluster) now() []v1alpha1.BundleDeployment {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shown
+}
+
+func (c *cluster) written() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writes
 }
 
 // states returns name=state of a report, sorted by name.

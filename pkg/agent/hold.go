@@ -141,7 +141,7 @@ func (h *Hold) watch(ctx context.Context) error {
 	events, err := h.Client.Watch(ctx, &coordinationv1.LeaseList{}, client.InNamespace(h.namespace()),
 		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector(metav1.ObjectNameField, LeaseName)})
 	if err != nil {
-		return nil //nolint:nilerr // nobody can take over through an API server that doesn't answer; Keep tries again
+		return nil
 	}
 	defer events.Stop()
 	for {
@@ -169,7 +169,7 @@ func (h *Hold) watch(ctx context.Context) error {
 			delete(lease.Annotations, annotationChallenge)
 			// A conflict brings another event.
 			if err := h.Client.Update(ctx, lease); err != nil && !apierrors.IsConflict(err) {
-				return nil //nolint:nilerr // Keep tries again
+				return nil
 			}
 		}
 	}

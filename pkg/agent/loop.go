@@ -44,7 +44,7 @@ func (a *Agent) loop(ctx context.Context, over func() bool) error {
 		case result := <-a.results:
 			result()
 		case <-a.hints:
-			a.hinted = a.pulling
+			a.hinted = afterHint
 			a.lookNow()
 		case event := <-a.driftEvents():
 			a.drifted(event)
@@ -119,6 +119,10 @@ func (a *Agent) stop() {
 // hintSpacing bounds how often hints, which may come from anybody, make the agent ask the registry.
 const hintSpacing = 500 * time.Millisecond
 
+// afterHint is when the registry is looked at again after a hint: distribution notifies before it moves the tag, a mirror
+// lags, and a hint may come while an older answer is on its way.
+var afterHint = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, time.Second, 3 * time.Second}
+
 // lookNow has the registry looked at as soon as that is allowed.
 func (a *Agent) lookNow() {
 	if a.pullAt = a.looked.Add(hintSpacing); a.pullAt.Before(a.now()) {
@@ -141,17 +145,22 @@ func (a *Agent) startPull(ctx context.Context) {
 	})
 }
 
+// followHint looks once more after a hint, each time later.
+func (a *Agent) followHint(now time.Time) {
+	if len(a.hinted) == 0 {
+		return
+	}
+	if again := now.Add(a.hinted[0]); again.Before(a.pullAt) {
+		a.pullAt = again
+	}
+	a.hinted = a.hinted[1:]
+}
+
 // pullDone brings a new target into force, or notes why not, and sets when to look again.
 func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 	a.pulling, a.pulled = false, true
 	now := a.now()
-	if a.hinted {
-		// The answer may be from before what the hint is about.
-		defer func() {
-			a.hinted = false
-			a.lookNow()
-		}()
-	}
+	defer func() { a.followHint(now) }()
 	if err != nil {
 		a.failures++
 		a.metrics.poll("error", now)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -74,7 +76,7 @@ func TestIdlePollIsOneRequest(t *testing.T) {
 		w.run(func(*agent.Agent) {
 			w.registry.taken()
 			w.deployer.took()
-			writes := w.cluster.writes
+			writes := w.cluster.written()
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			requests := w.registry.taken()
@@ -86,8 +88,8 @@ func TestIdlePollIsOneRequest(t *testing.T) {
 					t.Fatalf("an idle agent asked: %s", request)
 				}
 			}
-			if calls := w.deployer.took(); len(calls) > 0 || w.cluster.writes != writes {
-				t.Errorf("an idle agent touched the cluster: %v, %d writes", calls, w.cluster.writes-writes)
+			if calls := w.deployer.took(); len(calls) > 0 || w.cluster.written() != writes {
+				t.Errorf("an idle agent touched the cluster: %v, %d writes", calls, w.cluster.written()-writes)
 			}
 		}, trusting, every(time.Minute))
 	})
@@ -103,7 +105,7 @@ func TestHintIsFollowedAtOnce(t *testing.T) {
 			before := time.Now()
 			a.Hint()
 			synctest.Wait()
-			if diff := cmp.Diff([]string{"2"}, w.deployer.texts["web"]); diff != "" || time.Since(before) > 0 {
+			if diff := cmp.Diff([]string{"2"}, w.deployer.text("web")); diff != "" || time.Since(before) > 0 {
 				t.Errorf("after %s (-want +got):\n%s", time.Since(before), diff)
 			}
 		}, trusting, every(time.Hour))
@@ -125,8 +127,33 @@ func TestHintDuringALookIsNotLost(t *testing.T) {
 			a.Hint()
 			time.Sleep(5 * time.Minute)
 			synctest.Wait()
-			if diff := cmp.Diff([]string{"2"}, w.deployer.texts["web"]); diff != "" {
+			if diff := cmp.Diff([]string{"2"}, w.deployer.text("web")); diff != "" {
 				t.Errorf("runs (-want +got):\n%s", diff)
+			}
+		}, trusting, every(time.Hour))
+	})
+}
+
+// distribution notifies before it moves the tag.
+func TestHintBeforeTheTagMoves(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.publish(target(1, w.bundle("web", "1")))
+		w.run(func(a *agent.Agent) {
+			a.Hint()
+			time.Sleep(50 * time.Millisecond)
+			w.publish(target(2, w.bundle("web", "2")))
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if diff := cmp.Diff([]string{"2"}, w.deployer.text("web")); diff != "" {
+				t.Errorf("runs (-want +got):\n%s", diff)
+			}
+			w.settle()
+			w.registry.taken()
+			a.Hint() // of something that we have
+			time.Sleep(30 * time.Minute)
+			synctest.Wait()
+			if got := w.heads(); got != 5 {
+				t.Errorf("%d looks after a hint without news, want 5", got)
 			}
 		}, trusting, every(time.Hour))
 	})
@@ -153,15 +180,15 @@ func TestPollsBackOff(t *testing.T) {
 	})
 }
 
-type slowDown struct{ error }
+type slowDownError struct{ error }
 
-func (slowDown) RetryAfter() time.Duration { return 30 * time.Minute }
+func (slowDownError) RetryAfter() time.Duration { return 30 * time.Minute }
 
 func TestRetryAfterIsObeyed(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.publish(target(1, w.bundle("web", "1")))
 		w.run(func(*agent.Agent) {
-			w.registry.set(fmt.Errorf("HEAD: %w", slowDown{errors.New("429")}))
+			w.registry.set(fmt.Errorf("HEAD: %w", slowDownError{errors.New("429")}))
 			time.Sleep(2 * time.Minute)
 			w.registry.taken()
 			time.Sleep(25 * time.Minute)
@@ -192,7 +219,7 @@ func TestFailedBundleIsTriedAgain(t *testing.T) {
 			w.deployer.set(func() { delete(w.deployer.fail, "web") })
 			time.Sleep(6 * time.Minute)
 			synctest.Wait()
-			if got := w.cluster.shown[0].Status.State; got != v1alpha1.StateReady {
+			if got := w.cluster.now()[0].Status.State; got != v1alpha1.StateReady {
 				t.Errorf("state %s, want Ready", got)
 			}
 		}, trusting)
@@ -208,7 +235,7 @@ func TestReadinessTimesOutAndRecovers(t *testing.T) {
 		w.run(func(*agent.Agent) {
 			shown := func() string {
 				states := map[string]v1alpha1.State{}
-				for _, one := range w.cluster.shown {
+				for _, one := range w.cluster.now() {
 					states[one.Name] = one.Status.State
 				}
 				return fmt.Sprint(states)
@@ -308,10 +335,24 @@ func TestOldContentIsRemoved(t *testing.T) {
 
 // watcher is a drift source whose verdicts a test sets.
 type watcher struct {
-	events  chan drift.Event
+	events chan drift.Event
+
+	mu      sync.Mutex
 	verdict drift.Verdict
 	repairs []string
 	fail    error
+}
+
+func (s *watcher) repaired() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.repairs)
+}
+
+func (s *watcher) judge(verdict drift.Verdict) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.verdict = verdict
 }
 
 func (s *watcher) Run(ctx context.Context)          { <-ctx.Done() }
@@ -319,10 +360,14 @@ func (s *watcher) Events() <-chan drift.Event       { return s.events }
 func (s *watcher) Follow(map[string]drift.Followed) {}
 
 func (s *watcher) Check(context.Context, apply.Bundle, *unstructured.Unstructured) (drift.Verdict, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.verdict, nil
 }
 
 func (s *watcher) Repair(_ context.Context, _ apply.Bundle, object *unstructured.Unstructured) apply.Change {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.repairs = append(s.repairs, object.GetName())
 	return apply.Change{Object: apply.RefOf(object), Action: apply.Configured, Err: s.fail}
 }
@@ -341,7 +386,7 @@ func TestDriftIsRepairedWithoutRegistry(t *testing.T) {
 			before := time.Now()
 			source.events <- drift.Event{Bundle: "web", Ref: configMap("web-1"), Drifted: true}
 			synctest.Wait()
-			if diff := cmp.Diff([]string{"web-1"}, source.repairs); diff != "" || time.Since(before) > 0 {
+			if diff := cmp.Diff([]string{"web-1"}, source.repaired()); diff != "" || time.Since(before) > 0 {
 				t.Errorf("repairs after %s (-want +got):\n%s", time.Since(before), diff)
 			}
 			if calls := w.deployer.took(); len(calls) > 0 {
@@ -362,17 +407,17 @@ func TestDriftIsReportedInModeWarn(t *testing.T) {
 		w.run(func(*agent.Agent) {
 			source.events <- drift.Event{Bundle: "web", Ref: configMap("web-0"), Drifted: true}
 			w.settle()
-			status := w.cluster.shown[0].Status
+			status := w.cluster.now()[0].Status
 			if status.State != v1alpha1.StateDrifted || len(status.Problems) != 1 || !strings.Contains(status.Problems[0].Message, "kubectl-edit") {
 				t.Errorf("status %s, %+v", status.State, status.Problems)
 			}
-			if len(source.repairs) > 0 {
-				t.Errorf("repaired: %v", source.repairs)
+			if len(source.repaired()) > 0 {
+				t.Errorf("repaired: %v", source.repaired())
 			}
-			source.verdict = drift.Verdict{Kind: drift.None}
+			source.judge(drift.Verdict{Kind: drift.None})
 			source.events <- drift.Event{Bundle: "web", Ref: configMap("web-0"), Drifted: true}
 			w.settle()
-			if got := w.cluster.shown[0].Status.State; got != v1alpha1.StateReady {
+			if got := w.cluster.now()[0].Status.State; got != v1alpha1.StateReady {
 				t.Errorf("once it was undone: %s", got)
 			}
 		}, trusting, func(config *agent.Config) { config.Drift = source })
@@ -389,15 +434,15 @@ func TestContestedObjectIsLeftAlone(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			w.settle()
-			if got := len(source.repairs); got != drift.Repairs {
+			if got := len(source.repaired()); got != drift.Repairs {
 				t.Errorf("%d repairs, want %d", got, drift.Repairs)
 			}
-			if status := w.cluster.shown[0].Status; status.State != v1alpha1.StateContested {
+			if status := w.cluster.now()[0].Status; status.State != v1alpha1.StateContested {
 				t.Errorf("state %s, want Contested", status.State)
 			}
 			time.Sleep(drift.Window + time.Minute)
 			synctest.Wait()
-			if got := len(source.repairs); got != drift.Repairs+1 {
+			if got := len(source.repaired()); got != drift.Repairs+1 {
 				t.Errorf("%d repairs after the pause, want one more", got)
 			}
 		}, trusting, func(config *agent.Config) { config.Drift = source })
@@ -428,10 +473,10 @@ func TestFailedRepairIsTriedAgain(t *testing.T) {
 			source.events <- drift.Event{Bundle: "web", Ref: configMap("web-0"), Drifted: true}
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
-			if got := len(source.repairs); got < 3 || got > 5 {
+			if got := len(source.repaired()); got < 3 || got > 5 {
 				t.Errorf("%d attempts within twenty seconds", got)
 			}
-			if got := w.cluster.shown[0].Status; !strings.Contains(fmt.Sprint(got.Problems), "denied") {
+			if got := w.cluster.now()[0].Status; !strings.Contains(fmt.Sprint(got.Problems), "denied") {
 				t.Errorf("status %+v", got)
 			}
 		}, trusting, func(config *agent.Config) { config.Drift = source })

@@ -77,7 +77,7 @@ func OpenState(dir string) (*State, error) {
 		}
 	}
 	path := filepath.Join(dir, lockFile)
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, stateFilePerm) //nolint:gosec // the operator's own folder
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, stateFilePerm)
 	if err != nil {
 		return fail(path, ReasonStateUnwritable, "make the folder writable, or set another spec.stateDir", err)
 	}
@@ -109,7 +109,7 @@ func (s *State) ContentDir() string { return filepath.Join(s.dir, contentDir) }
 // Identity returns a random name that this folder keeps for ever: it tells agents of one cluster apart.
 func (s *State) Identity() (string, error) {
 	path := filepath.Join(s.dir, identityFile)
-	if data, err := os.ReadFile(path); err == nil && namePattern.Match(bytes.TrimSpace(data)) { //nolint:gosec // ours
+	if data, err := os.ReadFile(path); err == nil && namePattern.Match(bytes.TrimSpace(data)) {
 		return string(bytes.TrimSpace(data)), nil
 	}
 	name := strings.ToLower(rand.Text())
@@ -173,14 +173,14 @@ func (s *State) recordPath(bundle string) string {
 
 // read decodes a file strictly; an absent one leaves into alone.
 func (s *State) read(path string, into any, mend string) error {
-	file, err := os.Open(path) //nolint:gosec // below our own folder
+	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return s.unreadable(path, err)
 	}
-	defer file.Close() //nolint:errcheck // read only
+	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, maxStateFile+1))
 	if err != nil {
 		return s.unreadable(path, err)
@@ -229,7 +229,7 @@ func (s *State) write(path string, data []byte) error {
 
 // syncDir makes a rename durable; renameio syncs the file only.
 func syncDir(dir string) error {
-	folder, err := os.Open(dir) //nolint:gosec // our own folder
+	folder, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

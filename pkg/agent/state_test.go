@@ -149,7 +149,7 @@ func TestKilledStateIsConsistent(t *testing.T) {
 // killWriter starts the writer, kills it, and returns the last generation that it called durable.
 func killWriter(t *testing.T, dir string) int64 {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilledStateIsConsistent$") //nolint:gosec // this test
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilledStateIsConsistent$")
 	cmd.Env = append(os.Environ(), "PINNACE_TEST_WRITE_STATE="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

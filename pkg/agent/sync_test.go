@@ -45,8 +45,8 @@ func TestSyncAppliesInOrder(t *testing.T) {
 	if !w.holder.released {
 		t.Error("the Lease was not given back")
 	}
-	if len(w.cluster.shown) != 3 || w.cluster.shown[0].Status.AppliedDigest == "" {
-		t.Errorf("BundleDeployments: %+v", w.cluster.shown)
+	if len(w.cluster.now()) != 3 || w.cluster.now()[0].Status.AppliedDigest == "" {
+		t.Errorf("BundleDeployments: %+v", w.cluster.now())
 	}
 }
 
@@ -84,7 +84,7 @@ func TestSyncChangesOnlyWhatChanged(t *testing.T) {
 	if !strings.HasSuffix(calls, "remove old") || !strings.Contains(calls, "deploy web") {
 		t.Errorf("calls: %s", calls)
 	}
-	if diff := cmp.Diff([]string{"2"}, w.deployer.texts["web"]); diff != "" {
+	if diff := cmp.Diff([]string{"2"}, w.deployer.text("web")); diff != "" {
 		t.Errorf("web runs (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"shop=Ready", "web=Ready"}, states(result.Report)); diff != "" {
@@ -219,7 +219,7 @@ func TestRefusals(t *testing.T) {
 			a, closeState := w.agent()
 			before := syncAgent(t, w, a)
 			closeState()
-			runs, known := w.deployer.texts["web"], w.holder.known
+			runs, known := w.deployer.text("web"), w.holder.known
 			w.deployer.took()
 
 			test.publish(w, first)
@@ -243,7 +243,7 @@ func TestRefusals(t *testing.T) {
 			if diff := cmp.Diff([]string{"shop=Ready", "web=Ready"}, states(result.Report)); diff != "" {
 				t.Errorf("states (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(runs, w.deployer.texts["web"]); diff != "" {
+			if diff := cmp.Diff(runs, w.deployer.text("web")); diff != "" {
 				t.Errorf("web runs (-before +after):\n%s", diff)
 			}
 			for _, call := range w.deployer.took() {
@@ -422,7 +422,7 @@ func TestVariables(t *testing.T) {
 	bundle.Variables = map[string]string{"site": "factory"}
 	w.publish(target(1, bundle))
 	w.sync()
-	if diff := cmp.Diff([]string{"factory is open"}, w.deployer.texts["web"]); diff != "" {
+	if diff := cmp.Diff([]string{"factory is open"}, w.deployer.text("web")); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)
 	}
 	bundle.Variables = map[string]string{"town": "x"}
@@ -431,7 +431,7 @@ func TestVariables(t *testing.T) {
 	if got := result.Report.Bundles[0]; got.Reason != string(agent.ReasonVariableMissing) || !strings.Contains(got.Message, "site") {
 		t.Errorf("%s: %s: %s", got.State, got.Reason, got.Message)
 	}
-	if diff := cmp.Diff([]string{"factory is open"}, w.deployer.texts["web"]); diff != "" {
+	if diff := cmp.Diff([]string{"factory is open"}, w.deployer.text("web")); diff != "" {
 		t.Errorf("what runs changed (-want +got):\n%s", diff)
 	}
 }
