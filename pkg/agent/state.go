@@ -180,7 +180,7 @@ func (s *State) read(path string, into any, mend string) error {
 	if err != nil {
 		return s.unreadable(path, err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	data, err := io.ReadAll(io.LimitReader(file, maxStateFile+1))
 	if err != nil {
 		return s.unreadable(path, err)
