@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -66,6 +67,10 @@ func TestErrorLines(t *testing.T) {
 		"joined":            {errors.Join(errors.New("a"), document.Errors{one, two}), []string{"a", "f.yaml:1:2: one", "f.yaml:3:4: two"}},
 		"behind a prefix":   {fmt.Errorf("source: %w", document.Errors{one, two}), []string{"source: f.yaml:1:2: one", "source: f.yaml:3:4: two"}},
 		"two in a sentence": {fmt.Errorf("%w because %w", one, two), []string{"f.yaml:1:2: one because f.yaml:3:4: two"}},
+		"a full disk": {
+			&fs.PathError{Op: "write", Path: "cache/x", Err: syscall.ENOSPC},
+			[]string{"write cache/x: no space left on device; free space on the disk, or name another folder with --cache-dir"},
+		},
 		"with an act": {
 			fmt.Errorf("reg/x: %w", oci.ErrUnauthorized),
 			[]string{"reg/x: not authorised; log in with docker login, or name credentials with --registry-config"},

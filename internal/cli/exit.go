@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/internal/exitcode"
@@ -58,6 +59,8 @@ func act(err error) string {
 	switch {
 	case errors.Is(err, oci.ErrUnauthorized):
 		return "log in with docker login, or name credentials with --registry-config"
+	case errors.Is(err, syscall.ENOSPC):
+		return "free space on the disk, or name another folder with --cache-dir"
 	case errors.Is(err, oci.ErrUnreachable):
 		return "check the address and the network; for a registry without TLS pass --plain-http"
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -283,6 +284,7 @@ func problem(stage Stage, subject string, err error) error {
 		{archive.ErrTooLarge, ReasonTooLarge, "split the bundle"},
 		{archive.ErrDamaged, ReasonInvalidBundle, "publish it again"},
 		{fs.ErrPermission, ReasonStateUnwritable, "make the state folder writable"},
+		{syscall.ENOSPC, ReasonStateUnwritable, "free space on the state folder's disk"},
 		{oci.ErrUnreachable, ReasonUnreachable, "check the network, and spec.registries in the agent's configuration"},
 		{context.DeadlineExceeded, ReasonUnreachable, "check the network, and spec.registries in the agent's configuration"},
 		{context.Canceled, ReasonUnreachable, ""},
