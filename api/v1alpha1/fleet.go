@@ -121,7 +121,7 @@ type TargetRule struct {
 	ClusterGroup    string                `json:"clusterGroup,omitempty"`
 	ClusterSelector *metav1.LabelSelector `json:"clusterSelector,omitempty"`
 	// Expression is CEL over cluster (name, labels, annotations, values) and, where the fleet allows it, reported
-	// (kubernetes, agent, nodes, architectures): "cluster.labels.arch == 'arm64'". It must yield a boolean; a key that
+	// (kubernetes, agent: versions): "cluster.labels.arch == 'arm64'". It must yield a boolean; a key that
 	// the cluster doesn't have makes it false.
 	Expression string `json:"expression,omitempty"`
 	// AllowEmpty accepts a rule that selects no cluster, which is an error otherwise.

@@ -29,9 +29,6 @@ type StatusReport struct {
 	Bundles    []ReportedBundle `json:"bundles"`
 	Agent      string           `json:"agent"` // version
 	Kubernetes string           `json:"kubernetes,omitempty"`
-	// Nodes and Architectures are counted when the agent starts and with each heartbeat.
-	Nodes         int      `json:"nodes,omitempty"`
-	Architectures []string `json:"architectures,omitempty"`
 }
 
 // ReportedTarget is the target that the report speaks of.

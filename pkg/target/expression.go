@@ -16,10 +16,8 @@ const maxExpressionCost = 100_000
 
 // Facts are what an agent reported of its cluster: its own claim.
 type Facts struct {
-	Kubernetes    string
-	Agent         string
-	Nodes         int
-	Architectures []string
+	Kubernetes string // version
+	Agent      string // version
 }
 
 // expression is a CEL expression over a cluster. It may be used concurrently.
@@ -67,7 +65,7 @@ func (e *expression) match(cluster *Cluster, facts Facts) (bool, string) {
 	value, _, err := e.program.Eval(map[string]any{
 		"cluster": templateData(cluster)["cluster"],
 		"reported": map[string]any{
-			"kubernetes": facts.Kubernetes, "agent": facts.Agent, "nodes": facts.Nodes, "architectures": facts.Architectures,
+			"kubernetes": facts.Kubernetes, "agent": facts.Agent,
 		},
 	})
 	if err != nil {

@@ -196,7 +196,7 @@ func TestBadFleets(t *testing.T) {
 		{"no cluster", Fleet{Bundles: []Bundle{bundle("web", v1alpha1.BundleSpec{})}}, "no cluster"},
 		{"wrong expression", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "cluster.labels.x =="}}})), "Syntax error"},
 		{"expression that is no boolean", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "'yes'"}}})), "yields string"},
-		{"facts that aren't allowed", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "reported.nodes > 3"}}})), "reportedFacts: true"},
+		{"facts that aren't allowed", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "reported.kubernetes == 'v1.36.3'"}}})), "reportedFacts: true"},
 		{"endless expression", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, [1,2,3,4,5,6,7,8,9,10].all(d, [1,2,3,4,5,6,7,8,9,10].all(e, a+b+c+d+e > 0)))))"}}})), "selects none"},
 		{"namespace out of bounds", world(restricted(v1alpha1.BundleSpec{Namespace: "kube-system"})), `namespace "kube-system" is not allowed for source "platform", which is restricted to team-a-*`},
 		{"no namespace is default", world(restricted(v1alpha1.BundleSpec{})), `namespace "default" is not allowed`},
@@ -230,12 +230,12 @@ func TestBadFleets(t *testing.T) {
 
 func TestExcludeAndFacts(t *testing.T) {
 	web := bundle("web", v1alpha1.BundleSpec{
-		Targets: []v1alpha1.TargetRule{{Expression: "'arm64' in reported.architectures || cluster.name == 'factory-01'"}},
+		Targets: []v1alpha1.TargetRule{{Expression: "reported.kubernetes.startsWith('v1.36.') || cluster.name == 'factory-01'"}},
 		Exclude: []v1alpha1.TargetRule{{ClusterGroup: "canary"}},
 	})
 	fleet := world(web)
 	fleet.Spec.ReportedFacts = true
-	fleet.Facts = map[string]Facts{"ship-7": {Architectures: []string{"arm64"}}}
+	fleet.Facts = map[string]Facts{"ship-7": {Kubernetes: "v1.36.3"}}
 	_, plans := plan(t, fleet)
 	var got []string
 	for _, p := range plans {

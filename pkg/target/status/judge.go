@@ -43,8 +43,6 @@ type Cluster struct {
 	Bundles            []v1alpha1.ReportedBundle `json:"bundleStates,omitempty"`
 	Kubernetes         string                    `json:"kubernetes,omitempty"`
 	Agent              string                    `json:"agent,omitempty"`
-	Nodes              int                       `json:"nodes,omitempty"`
-	Architectures      []string                  `json:"architectures,omitempty"`
 }
 
 // verdicts of a bundle's states.
@@ -58,7 +56,6 @@ func Judge(published v1alpha1.IndexCluster, report v1alpha1.StatusReport) Cluste
 	out := fromIndex(published)
 	out.ReportedGeneration, out.ReportedAt = report.Target.Generation, report.ReportedAt
 	out.Kubernetes, out.Agent, out.Bundles = report.Kubernetes, report.Agent, report.Bundles
-	out.Nodes, out.Architectures = report.Nodes, report.Architectures
 	out.Verdict, out.Reason, out.Message = Ready, "", ""
 	for _, bundle := range report.Bundles {
 		verdict, known := verdicts[bundle.State]
