@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"pinnace.dev/pinnace/internal/exitcode"
 )
@@ -84,7 +86,16 @@ to its cluster. What it verified stays on disk, so that it corrects drift and st
 	return root
 }
 
+// log is where everything that the agent says goes.
 func (s *session) log() *slog.Logger {
+	// Helm prints values that don't fit a chart's to the standard logger, and values may be secret.
+	stdlog.SetOutput(io.Discard)
+	log := s.newLog()
+	klog.SetSlogLogger(log) // client-go's own lines, in our format
+	return log
+}
+
+func (s *session) newLog() *slog.Logger {
 	options := &slog.HandlerOptions{Level: slog.LevelInfo}
 	if s.verbose {
 		options.Level = slog.LevelDebug
