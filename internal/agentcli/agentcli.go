@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
@@ -88,11 +89,19 @@ to its cluster. What it verified stays on disk, so that it corrects drift and st
 
 // log is where everything that the agent says goes.
 func (s *session) log() *slog.Logger {
-	// Helm prints values that don't fit a chart's to the standard logger, and values may be secret.
-	stdlog.SetOutput(io.Discard)
 	log := s.newLog()
-	klog.SetSlogLogger(log) // client-go's own lines, in our format
+	librariesLog.Do(func() { logLibraries(log) })
 	return log
+}
+
+// librariesLog guards what the whole process shares.
+var librariesLog sync.Once
+
+// logLibraries has libraries log our way: client-go's lines in our format, and nothing of Helm's, which prints values
+// that don't fit a chart's to the standard logger, and values may be secret.
+func logLibraries(log *slog.Logger) {
+	klog.SetSlogLogger(log)
+	stdlog.SetOutput(io.Discard)
 }
 
 func (s *session) newLog() *slog.Logger {

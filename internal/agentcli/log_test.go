@@ -18,7 +18,7 @@ func TestLibrariesLogOurWay(t *testing.T) {
 	})
 	var out bytes.Buffer
 	s := &session{Program: Program{Err: &out}, logFormat: "json"}
-	s.log()
+	logLibraries(s.newLog())
 	stdlog.Print("cannot overwrite table with non table for swordfish")
 	klog.Warning("watch ended")
 	if got := out.String(); strings.Contains(got, "swordfish") || !strings.Contains(got, `"msg":"watch ended"`) {
