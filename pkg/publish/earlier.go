@@ -53,7 +53,7 @@ func (p *published) target(ctx context.Context, cluster, content string) (*v1alp
 	if !known || index.Content == content {
 		return nil, known, nil
 	}
-	before, err := p.fetchTarget(ctx, index, p.verifier)
+	before, err := p.fetchTarget(ctx, index.Name, index.Digest, p.verifier)
 	return &before, false, err
 }
 

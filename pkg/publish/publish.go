@@ -132,9 +132,14 @@ func (p *publisher) commit(ctx context.Context, result Result, parent, index v1a
 	return result, nil
 }
 
+// ownVerifier trusts what this publisher signed, and nothing else.
+func (p *publisher) ownVerifier() (*signing.Verifier, error) {
+	return signing.NewKeyVerifier("this key", p.Signer.PublicKey())
+}
+
 // readParent reads the last publish, and finishes it first when it was interrupted.
 func (p *publisher) readParent(ctx context.Context) (v1alpha1.FleetIndex, string, error) {
-	verifier, err := signing.NewKeyVerifier("this key", p.Signer.PublicKey())
+	verifier, err := p.ownVerifier()
 	if err != nil {
 		return v1alpha1.FleetIndex{}, "", err
 	}
@@ -249,6 +254,7 @@ func (p *publisher) lastGeneration(ctx context.Context, cluster string) (int64, 
 	if err != nil {
 		return 0, err
 	}
+	// Only an absent tag means that there was none: damage behind one must not start the count again.
 	desc, err := repo.Resolve(ctx, v1alpha1.TagCurrent)
 	if errors.Is(err, oci.ErrNotFound) {
 		return 0, nil
@@ -256,16 +262,12 @@ func (p *publisher) lastGeneration(ctx context.Context, cluster string) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	verifier, err := signing.NewKeyVerifier("this key", p.Signer.PublicKey())
+	verifier, err := p.ownVerifier()
 	if err != nil {
 		return 0, err
 	}
-	verified, err := verifier.Verify(ctx, repo, v1alpha1.TargetRepository(cluster), desc)
-	if err != nil {
-		return 0, explainKey(err, p.registry)
-	}
-	last, err := oci.FetchTarget(ctx, repo, verified)
-	return last.Generation, err
+	last, err := p.fetchTarget(ctx, cluster, desc.Digest.String(), verifier)
+	return last.Generation, explainKey(err, p.registry)
 }
 
 // pushTargets stores and signs the targets that changed, under their generation only.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
@@ -291,6 +293,52 @@ func TestAClusterThatComesBackGoesOn(t *testing.T) {
 	if got["target/west/2"] == "" {
 		t.Errorf("got %v, want west to go on with generation 2", got)
 	}
+}
+
+// A target that is damaged behind its tag must not start the count of generations again.
+func TestDamagedTargetIsNoNewCluster(t *testing.T) {
+	signer, registry := releaseSigner(t), oci.NewMemory()
+	dir := write(t, t.TempDir(), nil)
+	opts := options(t, dir, signer)
+	mustRun(t, registry, opts)
+	write(t, dir, map[string]string{"clusters/all.yaml": cluster("east")})
+	mustRun(t, registry, opts)
+	repo, err := registry.Repository(v1alpha1.TargetRepository("west"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc, err := repo.Resolve(t.Context(), v1alpha1.TagCurrent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, nil)
+	broken := &withoutBlobs{Registry: registry, manifest: desc.Digest}
+	if result, err := run(t, broken, opts); !errors.Is(err, oci.ErrNotFound) || !strings.Contains(err.Error(), "west") {
+		t.Errorf("got %v and %v, want an error that names the cluster", err, actions(result))
+	}
+}
+
+// withoutBlobs resolves a manifest and then has lost it.
+type withoutBlobs struct {
+	oci.Registry
+	manifest digest.Digest
+}
+
+func (w *withoutBlobs) Repository(name string) (oci.Repository, error) {
+	repo, err := w.Registry.Repository(name)
+	return &withoutBlob{repo, w.manifest}, err
+}
+
+type withoutBlob struct {
+	oci.Repository
+	manifest digest.Digest
+}
+
+func (r *withoutBlob) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest == r.manifest {
+		return nil, oci.ErrNotFound
+	}
+	return r.Repository.Fetch(ctx, desc)
 }
 
 func TestOtherKeyAndOtherFleetAreRefused(t *testing.T) {

@@ -30,7 +30,7 @@ func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) 
 	if err != nil {
 		return Result{}, err
 	}
-	verifier, err := signing.NewKeyVerifier("this key", p.Signer.PublicKey())
+	verifier, err := p.ownVerifier()
 	if err != nil {
 		return Result{}, err
 	}
@@ -73,7 +73,7 @@ func (p *publisher) reissue(ctx context.Context, parent, earlier v1alpha1.FleetI
 			issued[i] = kept(now)
 			return nil
 		}
-		old, err := p.fetchTarget(ctx, then, verifier)
+		old, err := p.fetchTarget(ctx, now.Name, then.Digest, verifier)
 		if err != nil {
 			return fmt.Errorf("cluster %s: generation %d: %w", now.Name, then.Generation, err)
 		}
@@ -93,13 +93,14 @@ func kept(cluster v1alpha1.IndexCluster) issuedTarget {
 	}}
 }
 
-func (p *publisher) fetchTarget(ctx context.Context, cluster v1alpha1.IndexCluster, verifier *signing.Verifier) (v1alpha1.Target, error) {
-	name := v1alpha1.TargetRepository(cluster.Name)
+// fetchTarget reads a cluster's target by tag or digest.
+func (p *publisher) fetchTarget(ctx context.Context, cluster, reference string, verifier *signing.Verifier) (v1alpha1.Target, error) {
+	name := v1alpha1.TargetRepository(cluster)
 	repo, err := p.registry.Repository(name)
 	if err != nil {
 		return v1alpha1.Target{}, err
 	}
-	desc, err := repo.Resolve(ctx, cluster.Digest)
+	desc, err := repo.Resolve(ctx, reference)
 	if err != nil {
 		return v1alpha1.Target{}, err
 	}
