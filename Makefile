@@ -47,6 +47,10 @@ test-e2e: build control-plane ## end-to-end tests on real registries and real AP
 bench: build control-plane ## measure; prints "name value unit" lines
 	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench
 
+.PHONY: bench-agent bench-publish bench-trust bench-mirror bench-fleet
+bench-agent bench-publish bench-trust bench-mirror bench-fleet: bench-%: build control-plane ## measure one part only
+	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench/$*
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) $(GOFUMPT) check-generated ## formatting, linters, and generated files up to date
 	@unformatted=$$($(GOFUMPT) -l $$(git ls-files -co --exclude-standard '*.go' | grep -v zz_generated)); \

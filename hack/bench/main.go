@@ -53,7 +53,3 @@ func run(ctx context.Context, chosen []string) (err error) {
 	}
 	return nil
 }
-
-func report(name string, value float64, unit string) {
-	fmt.Printf("%s %.4g %s\n", name, value, unit)
-}

@@ -17,6 +17,7 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/e2e/harness"
+	"pinnace.dev/pinnace/hack/bench/figures"
 	"pinnace.dev/pinnace/pkg/oci/registrytest"
 )
 
@@ -59,9 +60,9 @@ func (b *bench) publish(ctx context.Context) error {
 		if _, err := b.fleet.Publish(ctx); err != nil {
 			return err
 		}
-		report("publish_"+name+"_seconds", time.Since(started).Seconds(), "s")
-		report("publish_"+name+"_requests", float64(b.registry.Count(registrytest.Match{})), "requests")
-		report("publish_"+name+"_puts", float64(b.registry.Count(registrytest.Match{Method: http.MethodPut})), "requests")
+		figures.Report("publish_"+name+"_seconds", time.Since(started).Seconds(), "s")
+		figures.Report("publish_"+name+"_requests", float64(b.registry.Count(registrytest.Match{})), "requests")
+		figures.Report("publish_"+name+"_puts", float64(b.registry.Count(registrytest.Match{Method: http.MethodPut})), "requests")
 	}
 	return nil
 }
@@ -94,13 +95,13 @@ func (b *bench) idle(ctx context.Context) error {
 	if polls == 0 {
 		return errors.New("the agent did not poll")
 	}
-	report("agent_requests_per_poll", float64(b.registry.Count(registrytest.Match{}))/float64(polls), "requests")
-	report("agent_api_writes_per_minute", float64(writes.Count()-before)/idleWindow.Minutes(), "requests")
+	figures.Report("agent_requests_per_poll", float64(b.registry.Count(registrytest.Match{}))/float64(polls), "requests")
+	figures.Report("agent_api_writes_per_minute", float64(writes.Count()-before)/idleWindow.Minutes(), "requests")
 	rss, err := residentMiB(agent.PID())
 	if err != nil {
 		return err
 	}
-	report("agent_rss_mib", rss, "MiB")
+	figures.Report("agent_rss_mib", rss, "MiB")
 	return errors.Join(agent.Stop(), writes.Close())
 }
 
@@ -150,7 +151,7 @@ func (b *bench) latency(ctx context.Context, name string, agent *harness.Agent, 
 	slices.Sort(took)
 	for _, percentile := range []int{50, 95} {
 		at := took[(len(took)*percentile+99)/100-1]
-		report(fmt.Sprintf("%s_to_applied_p%d_ms", name, percentile), float64(at.Microseconds())/1000, "ms")
+		figures.Report(fmt.Sprintf("%s_to_applied_p%d_ms", name, percentile), float64(at.Microseconds())/1000, "ms")
 	}
 	return agent.Stop()
 }
