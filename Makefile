@@ -44,11 +44,11 @@ test-e2e: build control-plane ## end-to-end tests on real registries and real AP
 	PINNACE_BIN=$(CURDIR)/bin go test -timeout 20m $(E2E)
 
 .PHONY: bench
-bench: build control-plane ## measure; prints "name value unit" lines
+bench: build control-plane ## measure; prints "name value unit" lines. Also bench-agent, -publish, -trust, -mirror, -fleet
 	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench
 
 .PHONY: bench-agent bench-publish bench-trust bench-mirror bench-fleet
-bench-agent bench-publish bench-trust bench-mirror bench-fleet: bench-%: build control-plane ## measure one part only
+bench-agent bench-publish bench-trust bench-mirror bench-fleet: bench-%: build control-plane
 	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench/$*
 
 .PHONY: lint

@@ -26,7 +26,7 @@ var layers = [][]string{
 var below = map[string][]string{
 	"internal/agentcli": {"internal/webhook"}, // the agent listens; the command wires it
 	"e2e":               {"e2e"},              // the harness is cut into packages
-	"hack":              {"e2e"},              // the demo and the benchmarks drive the harness
+	"hack":              {"e2e", "hack"},      // the demo and the benchmarks drive the harness
 	"api":               {"api"},              // reading documents knows their types
 }
 
