@@ -15,7 +15,8 @@ type BundleSpec struct {
 	// Namespace receives objects that name none, and the Helm release; created when absent. "default" when empty.
 	Namespace string `json:"namespace,omitempty"`
 
-	// At most one of the three; none means what the folder holds: Chart.yaml, kustomization.yaml or manifests.
+	// One of the three; none means what the folder holds: Chart.yaml, kustomization.yaml or manifests. With helm and
+	// kustomize, the kustomization changes what the chart renders; that is applied as manifests.
 	Helm      *Helm      `json:"helm,omitempty"`
 	Kustomize *Kustomize `json:"kustomize,omitempty"`
 	Manifests *Manifests `json:"manifests,omitempty"`
@@ -23,6 +24,8 @@ type BundleSpec struct {
 	// Variables replace ${NAME} in manifests that the agent applies; values may be templates. Objects are left
 	// alone when no variable is set. Not for Helm releases, which have values.
 	Variables map[string]string `json:"variables,omitempty"`
+	// VariablesFrom are read at the edge, in order; Variables win over them.
+	VariablesFrom []VariablesReference `json:"variablesFrom,omitempty"`
 
 	DependsOn []Dependency `json:"dependsOn,omitempty"`
 	// Targets says who gets the bundle: any rule may match. It replaces the source's default.
@@ -33,6 +36,12 @@ type BundleSpec struct {
 	Overrides []Override `json:"overrides,omitempty"`
 	// OverrideMode is "merge" (default: all that match, in order) or "first".
 	OverrideMode string `json:"overrideMode,omitempty" jsonschema:"enum=merge,enum=first"`
+	// Paused leaves clusters with what they have of the bundle; those that don't have it don't get it.
+	Paused bool `json:"paused,omitempty"`
+	// ExtraImages are images that no object names but the bundle needs, such as those that an operator starts.
+	ExtraImages []string `json:"extraImages,omitempty"`
+	// ImageRules find images in custom resources, beside those of the fleet.
+	ImageRules []ImageRule `json:"imageRules,omitempty"`
 
 	DeployOptions `json:",inline"`
 }
@@ -46,6 +55,14 @@ type DeployOptions struct {
 	ServiceAccount string `json:"serviceAccount,omitempty"`
 	// Force recreates objects whose immutable fields changed.
 	Force bool `json:"force,omitempty"`
+	// OnFailure is keep when empty.
+	OnFailure OnFailure `json:"onFailure,omitempty" jsonschema:"enum=keep,enum=rollback"`
+	// Windows are when a new version may come, beside the cluster's own; the fleet's default when empty, and at any time
+	// when that is empty too.
+	Windows []Window `json:"windows,omitempty"`
+	// NamespaceLabels and NamespaceAnnotations are set on the bundle's namespace, also when it is there already.
+	NamespaceLabels      map[string]string `json:"namespaceLabels,omitempty"`
+	NamespaceAnnotations map[string]string `json:"namespaceAnnotations,omitempty"`
 }
 
 // How a Helm chart reaches the cluster.
@@ -55,8 +72,16 @@ const (
 )
 
 type Helm struct {
-	// Chart is the chart's folder, relative to the bundle's; the bundle's own folder when empty.
+	// Chart is the chart's folder, relative to the bundle's; the bundle's own folder when empty. With Repository it is
+	// the chart's name there. It may also be oci://host/path/chart, or the https URL of a packed chart.
 	Chart string `json:"chart,omitempty"`
+	// Repository holds the chart: oci://host/path, or the https URL of a chart repository (with an index.yaml).
+	Repository string `json:"repository,omitempty"`
+	// Version is the chart's in its repository, or a range such as ">=1.4 <2", of which the highest is taken once and
+	// kept until publish --refresh; the highest of all when empty.
+	Version string `json:"version,omitempty"`
+	// PlainHTTP reaches an oci:// repository without TLS.
+	PlainHTTP bool `json:"plainHTTP,omitempty"`
 	// ReleaseName is the bundle's name when empty; at most 53 characters.
 	ReleaseName string `json:"releaseName,omitempty"`
 	// Values and the files' values may hold ${ } templates over .cluster; values win over files.
@@ -91,6 +116,23 @@ type HelmOptions struct {
 type ValuesReference struct {
 	SecretKeyRef    *KeyReference `json:"secretKeyRef,omitempty"`
 	ConfigMapKeyRef *KeyReference `json:"configMapKeyRef,omitempty"`
+}
+
+// VariablesReference is a Secret or ConfigMap in the bundle's namespace, of which every key that is a variable's name
+// becomes a variable; exactly one is set.
+type VariablesReference struct {
+	SecretRef    *VariablesSource `json:"secretRef,omitempty"`
+	ConfigMapRef *VariablesSource `json:"configMapRef,omitempty"`
+}
+
+type VariablesSource struct {
+	Name string `json:"name"`
+	// Key takes this one only.
+	Key string `json:"key,omitempty"`
+	// Prefix is put before the variables' names.
+	Prefix string `json:"prefix,omitempty"`
+	// Optional goes on without it where it, or its key, doesn't exist.
+	Optional bool `json:"optional,omitempty"`
 }
 
 type KeyReference struct {
@@ -207,8 +249,59 @@ type BundleConfig struct {
 	// a fleet's own bundles it is nil: options travel in the targets, so that changing one changes no digest.
 	Spec   *BundleSpec `json:"spec,omitempty"`
 	Images []Image     `json:"images,omitempty"`
+	// Chart is what a Helm chart's bundle was made of.
+	Chart *ChartProvenance `json:"chart,omitempty"`
 	// Objects counts what the manifests hold; 0 for charts.
 	Objects int `json:"objects,omitempty"`
+}
+
+// ImageOptions say how a fleet's container images are found and recorded.
+type ImageOptions struct {
+	// Digests asks each image's registry for its digest when a bundle is built. What was found is kept until publish
+	// --refresh; an image whose registry doesn't answer is recorded without, and reported.
+	Digests bool `json:"digests,omitempty"`
+	// PlainHTTP lists registries, as host[:port], that are reached without TLS.
+	PlainHTTP []string `json:"plainHTTP,omitempty"`
+	// Rules find images in custom resources.
+	Rules []ImageRule `json:"rules,omitempty"`
+}
+
+// ImageRule says where objects of a kind name images.
+type ImageRule struct {
+	// APIVersion is any when empty; group/* is any version of a group.
+	APIVersion string `json:"apiVersion,omitempty"`
+	Kind       string `json:"kind"`
+	// Paths are JSON paths to strings, such as .spec.image or .spec.components[*].image.
+	Paths []string `json:"paths"`
+}
+
+// ChartProvenance says which chart a bundle was made of.
+type ChartProvenance struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	// Repository and Digest (of the packed chart) are empty for a chart in the source.
+	Repository string `json:"repository,omitempty"`
+	Digest     string `json:"digest,omitempty"`
+	// Dependencies are those that were fetched, not those in the chart itself.
+	Dependencies []ChartProvenance `json:"dependencies,omitempty"`
+}
+
+// What a [Resolution] is of.
+const (
+	ResolvedChart = "chart"
+	ResolvedImage = "image"
+	ResolvedBase  = "base" // of a kustomization
+)
+
+// Resolution is what a name that may move was found to mean. It is kept from one publish to the next, until somebody
+// asks to look again.
+type Resolution struct {
+	Kind      string `json:"kind"`
+	Reference string `json:"reference"`
+	Version   string `json:"version,omitempty"`
+	// Digest is of the packed chart or of the image's manifest, Manifest of an OCI chart's; Digest is a base's commit.
+	Digest   string `json:"digest,omitempty"`
+	Manifest string `json:"manifest,omitempty"`
 }
 
 // SourceIdentity says where a bundle comes from, without the commit: same content, same digest.

@@ -17,7 +17,9 @@ type FleetSpec struct {
 	// Inventory lists folders, relative to this file, with Cluster and ClusterGroup documents.
 	Inventory []string `json:"inventory"`
 	Sources   []Source `json:"sources"`
-	Defaults  Defaults `json:"defaults,omitempty"`
+	// Images says how container images are found and recorded.
+	Images   *ImageOptions `json:"images,omitempty"`
+	Defaults Defaults      `json:"defaults,omitempty"`
 	// ReportedFacts lets expressions use what agents report of their clusters. A cluster can lie about itself, so
 	// nothing that carries secrets should depend on it.
 	ReportedFacts bool `json:"reportedFacts,omitempty"`
@@ -30,6 +32,8 @@ type Defaults struct {
 	Drift Drift `json:"drift,omitempty"`
 	// Interval is how often agents poll; 5m when zero. An agent's own configuration wins.
 	Interval metav1.Duration `json:"interval,omitempty"`
+	// Windows are when new versions may come, of bundles that name no windows of their own.
+	Windows []Window `json:"windows,omitempty"`
 }
 
 // Source is where bundles come from: a Git repository, an OCI repository, or, with neither, the fleet repository itself.
@@ -45,6 +49,9 @@ type Source struct {
 	// Exclude keeps the source's bundles from clusters, whatever the bundles say.
 	Exclude  []TargetRule `json:"exclude,omitempty"`
 	Restrict *Restrict    `json:"restrict,omitempty"`
+	// RemoteBases are patterns with * over the URLs of repositories that kustomizations of this source may refer to,
+	// such as https://github.com/acme/*; none when empty.
+	RemoteBases []string `json:"remoteBases,omitempty"`
 }
 
 type GitSource struct {
@@ -52,6 +59,32 @@ type GitSource struct {
 	URL string `json:"url"`
 	// Ref is what to check out; the remote's HEAD when empty.
 	Ref GitRef `json:"ref,omitempty"`
+	// Verify refuses revisions without a signature by one of its keys; nil accepts all.
+	Verify *GitVerify `json:"verify,omitempty"`
+}
+
+// What of a Git revision must be signed.
+const (
+	GitVerifyCommit       = "commit"
+	GitVerifyTag          = "tag"
+	GitVerifyTagAndCommit = "tagAndCommit"
+)
+
+// GitVerify says whose signatures on commits and tags count.
+type GitVerify struct {
+	// What must be signed: the commit that is checked out (default), the annotated tag that leads to it, or both.
+	What string `json:"what,omitempty" jsonschema:"enum=commit,enum=tag,enum=tagAndCommit"`
+	// Keys: a signature by any of them counts.
+	Keys []GitKey `json:"keys"`
+}
+
+// GitKey is a public key in OpenPGP's armoured form (-----BEGIN PGP PUBLIC KEY BLOCK-----; it may hold several), or an
+// SSH key as in authorized_keys.
+type GitKey struct {
+	Name string `json:"name"`
+	// PublicKey is the key itself; File a path to it, relative to the fleet's root. Exactly one is set.
+	PublicKey string `json:"publicKey,omitempty"`
+	File      string `json:"file,omitempty"`
 }
 
 // OCISource is an artifact that another CI pushed: a bundle (pinnace build --push), which is used as it is, or files in
@@ -78,6 +111,8 @@ type OCIRef struct {
 type GitRef struct {
 	Branch string `json:"branch,omitempty"`
 	Tag    string `json:"tag,omitempty"`
+	// Semver is a range over the tags, such as ">=1.4 <2": the highest wins.
+	Semver string `json:"semver,omitempty"`
 	Commit string `json:"commit,omitempty"`
 }
 
@@ -100,6 +135,8 @@ type ClusterSpec struct {
 	Values Values `json:"values,omitempty"`
 	// StatusKey is the PEM public key that the cluster's status reports are signed with.
 	StatusKey string `json:"statusKey,omitempty"`
+	// Windows are when anything new may come to this cluster, beside the bundles' own.
+	Windows []Window `json:"windows,omitempty"`
 }
 
 // ClusterGroup is a named selector over clusters.
@@ -116,10 +153,12 @@ type ClusterGroupSpec struct {
 // TargetRule selects clusters; every field that is set must match. The empty rule selects all.
 type TargetRule struct {
 	// Name appears in explanations.
-	Name            string                `json:"name,omitempty"`
-	ClusterName     string                `json:"clusterName,omitempty"`
-	ClusterGroup    string                `json:"clusterGroup,omitempty"`
-	ClusterSelector *metav1.LabelSelector `json:"clusterSelector,omitempty"`
+	Name         string `json:"name,omitempty"`
+	ClusterName  string `json:"clusterName,omitempty"`
+	ClusterGroup string `json:"clusterGroup,omitempty"`
+	// ClusterGroupSelector selects the clusters of every group with matching labels.
+	ClusterGroupSelector *metav1.LabelSelector `json:"clusterGroupSelector,omitempty"`
+	ClusterSelector      *metav1.LabelSelector `json:"clusterSelector,omitempty"`
 	// Expression is CEL over cluster (name, labels, annotations, values) and, where the fleet allows it, reported
 	// (kubernetes, agent: versions): "cluster.labels.arch == 'arm64'". It must yield a boolean; a key that
 	// the cluster doesn't have makes it false.

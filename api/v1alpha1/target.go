@@ -24,8 +24,10 @@ type Target struct {
 	// Interval is the poll interval that the fleet asks for.
 	Interval metav1.Duration `json:"interval,omitempty"`
 	// AllowPrune permits removing more than half of what runs. It holds for this generation only.
-	AllowPrune bool           `json:"allowPrune,omitempty"`
-	Bundles    []TargetBundle `json:"bundles"`
+	AllowPrune bool `json:"allowPrune,omitempty"`
+	// Windows are the cluster's own: outside of them nothing new comes, whatever the bundles' windows say.
+	Windows []Window       `json:"windows,omitempty"`
+	Bundles []TargetBundle `json:"bundles"`
 }
 
 // TargetBundle is one bundle as one cluster gets it. Bundles are sorted by name.
@@ -43,6 +45,8 @@ type TargetBundle struct {
 	// Release is set for MethodRelease only.
 	Release   *TargetRelease    `json:"release,omitempty"`
 	Variables map[string]string `json:"variables,omitempty"`
+	// VariablesFrom are read at the edge, below Variables.
+	VariablesFrom []VariablesReference `json:"variablesFrom,omitempty"`
 	// DependsOn lists bundles of this target, selectors resolved.
 	DependsOn []string  `json:"dependsOn,omitempty"`
 	Restrict  *Restrict `json:"restrict,omitempty"`
@@ -67,12 +71,16 @@ type FleetIndex struct {
 	Sources     []IndexSource  `json:"sources"`
 	Bundles     []IndexBundle  `json:"bundles"`
 	Clusters    []IndexCluster `json:"clusters"`
+	// Resolved is what charts' versions, images' tags and remote bases meant when they were looked up.
+	Resolved []Resolution `json:"resolved,omitempty"`
 }
 
 type IndexSource struct {
 	Name       string `json:"name"`
 	Repository string `json:"repository,omitempty"`
 	Commit     string `json:"commit,omitempty"`
+	// Failed says why the source could not be read: its bundles are those of Commit, an earlier one.
+	Failed string `json:"failed,omitempty"`
 }
 
 // IndexBundle is one variant of a bundle.
