@@ -123,9 +123,7 @@ func (r *memoryRepository) Delete(_ context.Context, desc ocispec.Descriptor) er
 	return nil
 }
 
-func isManifest(desc ocispec.Descriptor) bool {
-	return desc.MediaType == ocispec.MediaTypeImageManifest || desc.MediaType == ocispec.MediaTypeImageIndex
-}
+func isManifest(desc ocispec.Descriptor) bool { return IsManifest(desc.MediaType) }
 
 // plain leaves only what a registry would answer.
 func plain(desc ocispec.Descriptor) ocispec.Descriptor {

@@ -134,10 +134,12 @@ func (r *remoteRegistry) Repository(name string) (Repository, error) {
 	}
 	return &remoteRepository{Repository: &remote.Repository{
 		Client:           r.client,
-		Reference:        registry.Reference{Registry: r.host, Repository: r.path + "/" + name},
+		Reference:        registry.Reference{Registry: r.host, Repository: strings.TrimPrefix(r.path+"/"+name, "/")},
 		PlainHTTP:        r.plainHTTP,
 		MaxMetadataBytes: MaxManifest,
 		SkipReferrersGC:  true,
+
+		ReferrerListMaxPages: maxReferrerPages,
 	}}, nil
 }
 
@@ -168,6 +170,23 @@ func (r *remoteRepository) Resolve(ctx context.Context, reference string) (ocisp
 func (r *remoteRepository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	reader, err := r.Repository.Fetch(ctx, desc)
 	return reader, r.classify(string(desc.Digest), err)
+}
+
+// fetchTagged is one GET, where Resolve and Fetch are two requests.
+func (r *remoteRepository) fetchTagged(ctx context.Context, reference string) (ocispec.Descriptor, io.ReadCloser, error) {
+	desc, reader, err := r.FetchReference(ctx, reference)
+	return desc, reader, r.classify(reference, err)
+}
+
+func (r *remoteRepository) listReferrers(ctx context.Context, subject ocispec.Descriptor) (list []ocispec.Descriptor, native bool, err error) {
+	err = r.Referrers(ctx, subject, "", func(page []ocispec.Descriptor) error {
+		if list = append(list, page...); len(list) > MaxReferrers {
+			return tooManyReferrers(r, subject)
+		}
+		return nil
+	})
+	// An answer from the API made this known; a registry without one refuses to be said to have it.
+	return list, err == nil && r.SetReferrersCapability(true) == nil, r.classify(string(subject.Digest), err)
 }
 
 func (r *remoteRepository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
@@ -233,6 +252,8 @@ func (r *remoteRepository) classify(reference string, err error) error {
 		return fmt.Errorf("%s: %w", r.subject(reference), ErrNotFound)
 	case errors.Is(err, content.ErrMismatchedDigest):
 		class = ErrDamaged
+	case errors.Is(err, errdef.ErrTooManyPages):
+		class = ErrTooLarge
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return fmt.Errorf("%s: %w: no credentials for %s; log in as with docker login %[3]s",
 			r.subject(reference), ErrUnauthorized, r.Reference.Registry)

@@ -1,0 +1,88 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// Endpoint is a remote repository's HTTP API, for what [Repository] doesn't do: streams that go on where they were cut,
+// uploads in pieces, mounts.
+//
+// See https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#endpoints
+type Endpoint struct {
+	repo *remote.Repository
+}
+
+// EndpointOf returns the API of a repository on a registry; false for a layout or memory.
+func EndpointOf(repo Repository) (Endpoint, bool) {
+	r, ok := repo.(*remoteRepository)
+	if !ok {
+		return Endpoint{}, false
+	}
+	return Endpoint{repo: r.Repository}, true
+}
+
+// Name is the repository's name on its registry, the prefix included.
+func (e Endpoint) Name() string { return e.repo.Reference.Repository }
+
+// Host is the registry's address.
+func (e Endpoint) Host() string { return e.repo.Reference.Host() }
+
+// URL returns the address of a path below the repository, such as blobs/uploads/.
+func (e Endpoint) URL(path string) *url.URL {
+	scheme := "https"
+	if e.repo.PlainHTTP {
+		scheme = "http"
+	}
+	return &url.URL{Scheme: scheme, Host: e.Host(), Path: "/v2/" + e.Name() + "/" + path}
+}
+
+// Do sends a request with the registry's credentials, for reading and writing the repository and for reading others
+// beside it that are named, relative to the host. The caller closes the response's body.
+func (e Endpoint) Do(req *http.Request, others ...string) (*http.Response, error) {
+	ctx := auth.AppendRepositoryScope(req.Context(), e.repo.Reference, auth.ActionPull, auth.ActionPush)
+	for _, other := range others {
+		ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: e.repo.Reference.Registry, Repository: other}, auth.ActionPull)
+	}
+	return e.send(ctx, req)
+}
+
+// Read sends a request with the registry's credentials for reading.
+func (e Endpoint) Read(req *http.Request) (*http.Response, error) {
+	return e.send(auth.AppendRepositoryScope(req.Context(), e.repo.Reference, auth.ActionPull), req)
+}
+
+func (e Endpoint) send(ctx context.Context, req *http.Request) (*http.Response, error) {
+	client := e.repo.Client
+	if client == nil {
+		client = auth.DefaultClient
+	}
+	return client.Do(req.WithContext(ctx))
+}
+
+// OpenRepository opens one repository by its full name, host[:port]/path. It does not touch the network.
+func OpenRepository(name string, opts Options) (Repository, error) {
+	name = strings.TrimPrefix(name, "oci://")
+	host, path, ok := strings.Cut(name, "/")
+	if !ok || path == "" || strings.HasPrefix(path, "/") {
+		return nil, fmt.Errorf("repository %q: name host and path, such as registry.example.com/library/web", name)
+	}
+	if err := checkRepository(path); err != nil {
+		return nil, err
+	}
+	if err := (registry.Reference{Registry: host}).ValidateRegistry(); err != nil {
+		return nil, fmt.Errorf("repository %q: %w", name, err)
+	}
+	client, err := newClient(opts)
+	if err != nil {
+		return nil, fmt.Errorf("repository %q: %w", name, err)
+	}
+	return (&remoteRegistry{host: host, plainHTTP: opts.PlainHTTP, client: client}).Repository(path)
+}
