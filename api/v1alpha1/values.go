@@ -1,5 +1,7 @@
 package v1alpha1
 
+import "maps"
+
 // Values is free data as in a Helm values file: JSON types only, map keys are strings.
 type Values map[string]any
 
@@ -27,4 +29,24 @@ func copyValue(value any) any {
 		return out
 	}
 	return value
+}
+
+// MergeValues returns base with over merged over it as Helm merges its files: maps by key, everything else replaced. A
+// null stays, because it is how Helm is told to leave a chart's default out. Neither argument is changed; the result
+// shares what was not merged.
+func MergeValues(base, over map[string]any) map[string]any {
+	if len(over) == 0 {
+		return base
+	}
+	out := make(map[string]any, len(base)+len(over))
+	maps.Copy(out, base)
+	for key, value := range over {
+		below, isMap := out[key].(map[string]any)
+		above, overIsMap := value.(map[string]any)
+		if isMap && overIsMap {
+			value = MergeValues(below, above)
+		}
+		out[key] = value
+	}
+	return out
 }

@@ -2,7 +2,6 @@ package bundler
 
 import (
 	"fmt"
-	"maps"
 	"path"
 
 	utiljson "k8s.io/apimachinery/pkg/util/json"
@@ -29,25 +28,11 @@ func (f *Found) mergeValuesFiles() error {
 		if err != nil {
 			return f.Document.Errorf(place, "%s: %v", path.Join(f.Source.Path, name), err)
 		}
-		merged = mergeValues(merged, values)
+		merged = v1alpha1.MergeValues(merged, values)
 	}
 	if len(helm.ValuesFiles) > 0 {
-		helm.Values = mergeValues(merged, helm.Values)
+		helm.Values = v1alpha1.MergeValues(merged, helm.Values)
 		helm.ValuesFiles = nil
 	}
 	return nil
-}
-
-// mergeValues returns base with over merged over it as Helm does with its files: maps by key, everything else replaced.
-func mergeValues(base, over map[string]any) map[string]any {
-	out := maps.Clone(base)
-	for key, value := range over {
-		below, isMap := out[key].(map[string]any)
-		above, overIsMap := value.(map[string]any)
-		if isMap && overIsMap {
-			value = mergeValues(below, above)
-		}
-		out[key] = value
-	}
-	return out
 }

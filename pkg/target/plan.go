@@ -145,31 +145,6 @@ func placeTemplate(bundle *Bundle, err error, cluster string) error {
 		bundle.Metadata.Name, cluster, failed)
 }
 
-// merge returns base with over merged over it: maps by key, everything else replaced, null removes.
-func merge(base, over map[string]any) map[string]any {
-	if len(over) == 0 {
-		return base
-	}
-	out := maps.Clone(base)
-	if out == nil {
-		out = map[string]any{}
-	}
-	for key, value := range over {
-		if value == nil {
-			delete(out, key)
-			continue
-		}
-		below, isMap := out[key].(map[string]any)
-		above, overMap := value.(map[string]any)
-		if isMap && overMap {
-			out[key] = merge(below, above)
-		} else {
-			out[key] = value
-		}
-	}
-	return out
-}
-
 // resolveDependencies turns each assignment's dependsOn into names of bundles that the cluster gets, and refuses cycles.
 func resolveDependencies(assignments []Assignment) []error {
 	var errs []error

@@ -96,7 +96,7 @@ func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 			out.kustomize = override.Kustomize.Path
 		}
 		out.overlays = slices.Concat(out.overlays, override.Overlays)
-		values = merge(values, override.Values)
+		values = v1alpha1.MergeValues(values, override.Values)
 		if len(override.Variables) > 0 && variables == nil {
 			variables = map[string]string{}
 		}

@@ -25,9 +25,9 @@ func (r *Releaser) values(ctx context.Context, release Release) (map[string]any,
 		if err != nil {
 			return nil, err
 		}
-		values = merge(values, more)
+		values = v1alpha1.MergeValues(values, more)
 	}
-	return merge(values, release.Values.DeepCopy()), nil
+	return v1alpha1.MergeValues(values, release.Values.DeepCopy()), nil
 }
 
 func (r *Releaser) valuesFrom(ctx context.Context, release Release, from v1alpha1.ValuesReference) (map[string]any, error) {
@@ -69,23 +69,6 @@ func (r *Releaser) valuesFrom(ctx context.Context, release Release, from v1alpha
 		return nil, fmt.Errorf("read values from %s: key %q is not a YAML map", ref, name) // the cause may show values
 	}
 	return values, nil
-}
-
-// merge returns base with over on top: maps by key, everything else replaced. Both are used up. Helm's own merge logs
-// values that don't fit each other, which may be secrets.
-func merge(base, over map[string]any) map[string]any {
-	if base == nil {
-		base = map[string]any{}
-	}
-	for key, value := range over {
-		below, isMap := base[key].(map[string]any)
-		if above, ok := value.(map[string]any); ok && isMap {
-			base[key] = merge(below, above)
-		} else {
-			base[key] = value
-		}
-	}
-	return base
 }
 
 // digest of everything that a release is made from, to know whether it must be made again. It is a label's value.

@@ -3,28 +3,8 @@ package release
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
-
-func TestMerge(t *testing.T) {
-	type values = map[string]any
-	for name, tc := range map[string]struct{ base, over, want values }{
-		"maps by key":        {values{"a": values{"x": 1, "y": 2}}, values{"a": values{"y": 3}}, values{"a": values{"x": 1, "y": 3}}},
-		"lists replaced":     {values{"a": []any{1, 2}}, values{"a": []any{3}}, values{"a": []any{3}}},
-		"map over scalar":    {values{"a": 1}, values{"a": values{"x": 1}}, values{"a": values{"x": 1}}},
-		"scalar over map":    {values{"a": values{"x": 1}}, values{"a": 1}, values{"a": 1}},
-		"null removes later": {values{"a": 1}, values{"a": nil}, values{"a": nil}},
-		"nothing":            {nil, nil, values{}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, merge(tc.base, tc.over)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
-	}
-}
 
 // The digest changes with what makes the release another, and with nothing else.
 func TestDigest(t *testing.T) {

@@ -162,9 +162,6 @@ func (c *converter) customizeHelm(out *v1alpha1.Override, in entry) {
 	if len(files) > 0 {
 		values = c.fileValues(field, nil, files)
 	}
-	if key := nullIn(values); key != "" {
-		c.warn(field+".values", "%s: null removes the value of the top's helm.values; Fleet removes the chart's own", key)
-	}
 	if len(values) > 0 {
 		out.Values = values
 	}

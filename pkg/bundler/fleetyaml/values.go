@@ -63,41 +63,9 @@ func (c *converter) fileValues(field string, values v1alpha1.Values, files []str
 			c.refuse(at, "%s: %v", name, err)
 			continue
 		}
-		merged = merge(merged, c.rewriteMap(over, at))
+		merged = v1alpha1.MergeValues(merged, c.rewriteMap(over, at))
 	}
 	return merged
-}
-
-// merge returns base with over merged over it: maps by key, everything else replaced.
-func merge(base, over map[string]any) map[string]any {
-	out := maps.Clone(base)
-	if out == nil {
-		out = map[string]any{}
-	}
-	for key, value := range over {
-		below, isMap := out[key].(map[string]any)
-		above, overIsMap := value.(map[string]any)
-		if isMap && overIsMap {
-			value = merge(below, above)
-		}
-		out[key] = value
-	}
-	return out
-}
-
-// nullIn returns the path of a null, empty when there is none.
-func nullIn(values map[string]any) string {
-	for _, key := range slices.Sorted(maps.Keys(values)) {
-		switch value := values[key].(type) {
-		case nil:
-			return key
-		case map[string]any:
-			if below := nullIn(value); below != "" {
-				return key + "." + below
-			}
-		}
-	}
-	return ""
 }
 
 // rewriteMap returns the values with Pinnace's templates.
