@@ -12,6 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 GOLANGCI_LINT  := $(TOOLS)/golangci-lint-v2.15.0
 GOFUMPT        := $(TOOLS)/gofumpt-v0.12.0
 CONTROLLER_GEN := $(TOOLS)/controller-gen-v0.23.0
+COSIGN         := $(TOOLS)/cosign-v2.6.5
 
 # The race detector needs a C compiler; without one the tests run, and say so, without it.
 RACE := $(shell cc=$$(go env CC); command -v "$${cc%% *}" >/dev/null 2>&1 && echo -race)
@@ -35,7 +36,7 @@ demo: build control-plane ## run the whole of it on three real clusters; KEEP=1 
 test: test-unit test-e2e ## run every test
 
 .PHONY: test-unit
-test-unit: control-plane ## unit tests with the race detector, the architecture test and the CLI scripts
+test-unit: control-plane $(COSIGN) ## unit tests with the race detector, the architecture test and the CLI scripts
 	@[ -n "$(RACE)" ] || echo "NOTE: no C compiler found, so the tests run without the race detector"
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) -timeout 20m $(UNIT)
 
@@ -90,3 +91,6 @@ $(GOFUMPT):
 	$(call install,mvdan.cc/gofumpt@v0.12.0)
 $(CONTROLLER_GEN):
 	$(call install,sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0)
+# The stock command, which the tests of signatures compare with.
+$(COSIGN):
+	$(call install,github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5)

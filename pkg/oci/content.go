@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 )
@@ -43,6 +41,13 @@ func ReadAll(ctx context.Context, repo Repository, desc ocispec.Descriptor, limi
 		return nil, fmt.Errorf("read %s@%s: %w", repo, desc.Digest, err)
 	}
 	defer func() { _ = reader.Close() }()
+	return readBounded(repo, reader, desc, limit)
+}
+
+func readBounded(repo Repository, reader io.Reader, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if desc.Size < 0 || desc.Size > limit {
+		return nil, fmt.Errorf("read %s@%s: %w: %d bytes, at most %d are allowed", repo, desc.Digest, ErrTooLarge, desc.Size, limit)
+	}
 	data, err := content.ReadAll(reader, desc)
 	if err != nil {
 		if damaged(err) {
@@ -77,54 +82,4 @@ func ReadManifest(ctx context.Context, repo Repository, desc ocispec.Descriptor)
 			repo, desc.Digest, ErrTooLarge, len(manifest.Layers), MaxLayers)
 	}
 	return manifest, data, nil
-}
-
-// SignatureTag is the tag under which cosign keeps a manifest's signatures: sha256-<hex>.sig.
-//
-// See https://github.com/sigstore/cosign/blob/v2.6.5/specs/SIGNATURE_SPEC.md#tag-based-discovery
-func SignatureTag(d digest.Digest) string {
-	return strings.ReplaceAll(d.String(), ":", "-") + ".sig"
-}
-
-// Copy copies a manifest with its config and layers, and its signatures where there are any, and points the tags at it.
-// What dst has is not read from src. Every byte is checked against its digest.
-func Copy(ctx context.Context, src, dst Repository, desc ocispec.Descriptor, tags ...string) error {
-	if err := copyManifest(ctx, src, dst, desc, tags...); err != nil {
-		return err
-	}
-	signatures, err := src.Resolve(ctx, SignatureTag(desc.Digest))
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil
-	case err != nil:
-		return fmt.Errorf("copy signatures of %s@%s: %w", src, desc.Digest, err)
-	}
-	return copyManifest(ctx, src, dst, signatures, SignatureTag(desc.Digest))
-}
-
-func copyManifest(ctx context.Context, src, dst Repository, desc ocispec.Descriptor, tags ...string) error {
-	manifest, data, err := ReadManifest(ctx, src, desc)
-	if err != nil {
-		return err
-	}
-	for _, blob := range append([]ocispec.Descriptor{manifest.Config}, manifest.Layers...) {
-		exists, err := dst.Exists(ctx, blob)
-		if err != nil {
-			return fmt.Errorf("copy to %s: %w", dst, err)
-		}
-		if exists {
-			continue
-		}
-		data, err := ReadAll(ctx, src, blob, MaxBundleContent)
-		if err != nil {
-			return err
-		}
-		if err := dst.Push(ctx, blob, data); err != nil {
-			return fmt.Errorf("copy to %s: %w", dst, err)
-		}
-	}
-	if err := dst.Push(ctx, desc, data, tags...); err != nil {
-		return fmt.Errorf("copy to %s: %w", dst, err)
-	}
-	return nil
 }

@@ -43,6 +43,7 @@ func Conformance(t *testing.T, store Store) {
 		{"pushing again is no error", testIdempotent},
 		{"repositories are apart", testApart},
 		{"all tags are listed", testManyTags},
+		{"what is attached is listed and copied", testAttached},
 		{"delete", testDelete},
 		{"concurrent pushes", testConcurrent},
 		{"names are checked", testNames},

@@ -58,7 +58,7 @@ func (e *Error) Error() string {
 // be read.
 func (v *Verifier) Verify(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (oci.Verified, error) {
 	if v.trustAll {
-		return verified.New(desc, "unsafe: everything is trusted"), nil
+		return verified.New(desc, "unsafe: everything is trusted", nil, nil), nil
 	}
 	rule := v.rule(name)
 	refuse := func(reason Reason, format string, args ...any) (oci.Verified, error) {
@@ -68,7 +68,7 @@ func (v *Verifier) Verify(ctx context.Context, repo oci.Repository, name string,
 		}
 		if v.warn != nil {
 			v.warn(refusal)
-			return verified.New(desc, "warn: "+refusal.Error()), nil
+			return verified.New(desc, "warn: "+refusal.Error(), nil, nil), nil
 		}
 		return oci.Verified{}, refusal
 	}
@@ -101,7 +101,7 @@ func (v *Verifier) Verify(ctx context.Context, repo oci.Repository, name string,
 	}
 	switch {
 	case len(counted) >= rule.threshold:
-		return verified.New(desc, rule.match, counted...), nil
+		return verified.New(desc, rule.match, counted, nil), nil
 	case len(counted) > 0:
 		return refuse(ThresholdNotMet, "%d of %d needed signers (%s); sign it with another of %s",
 			len(counted), rule.threshold, strings.Join(counted, ", "), rule.signers())

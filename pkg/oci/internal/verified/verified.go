@@ -10,11 +10,19 @@ type Descriptor struct {
 	descriptor ocispec.Descriptor
 	signers    []string
 	rule       string
+	evidence   []Attached
 }
 
-// New states that the signers' signatures on the descriptor satisfied the rule.
-func New(descriptor ocispec.Descriptor, rule string, signers ...string) Descriptor {
-	return Descriptor{descriptor: descriptor, rule: rule, signers: signers}
+// Attached is a manifest that belongs to another one: its signatures, attestations or SBOMs.
+type Attached struct {
+	Descriptor ocispec.Descriptor
+	// Tag is the one of cosign's tag layout under which it is found, such as sha256-….sig; empty for a referrer.
+	Tag string
+}
+
+// New states that the signers' signatures on the descriptor satisfied the rule, and which manifests prove it.
+func New(descriptor ocispec.Descriptor, rule string, signers []string, evidence []Attached) Descriptor {
+	return Descriptor{descriptor: descriptor, rule: rule, signers: signers, evidence: evidence}
 }
 
 // Descriptor returns what was verified.
@@ -25,6 +33,9 @@ func (d Descriptor) Signers() []string { return d.signers }
 
 // Rule returns the policy rule that was satisfied.
 func (d Descriptor) Rule() string { return d.rule }
+
+// Evidence returns the manifests that were read to verify it: who copies them along can verify again.
+func (d Descriptor) Evidence() []Attached { return d.evidence }
 
 // IsZero reports whether nothing was verified.
 func (d Descriptor) IsZero() bool { return d.descriptor.Digest == "" }
