@@ -38,6 +38,8 @@ type BundleSpec struct {
 	OverrideMode string `json:"overrideMode,omitempty" jsonschema:"enum=merge,enum=first"`
 	// Paused leaves clusters with what they have of the bundle; those that don't have it don't get it.
 	Paused bool `json:"paused,omitempty"`
+	// Rollout says how changes of this bundle spread; its source's, or the fleet's, when nil.
+	Rollout *Rollout `json:"rollout,omitempty"`
 	// ExtraImages are images that no object names but the bundle needs, such as those that an operator starts.
 	ExtraImages []string `json:"extraImages,omitempty"`
 	// ImageRules find images in custom resources, beside those of the fleet.

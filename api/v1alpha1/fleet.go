@@ -20,6 +20,8 @@ type FleetSpec struct {
 	// Images says how container images are found and recorded.
 	Images   *ImageOptions `json:"images,omitempty"`
 	Defaults Defaults      `json:"defaults,omitempty"`
+	// Rollout says how changes spread, where neither source nor bundle says otherwise; at once when nil.
+	Rollout *Rollout `json:"rollout,omitempty"`
 	// ReportedFacts lets expressions use what agents report of their clusters. A cluster can lie about itself, so
 	// nothing that carries secrets should depend on it.
 	ReportedFacts bool `json:"reportedFacts,omitempty"`
@@ -49,6 +51,8 @@ type Source struct {
 	// Exclude keeps the source's bundles from clusters, whatever the bundles say.
 	Exclude  []TargetRule `json:"exclude,omitempty"`
 	Restrict *Restrict    `json:"restrict,omitempty"`
+	// Rollout says how changes of this source's bundles spread; the fleet's when nil.
+	Rollout *Rollout `json:"rollout,omitempty"`
 	// RemoteBases are patterns with * over the URLs of repositories that kustomizations of this source may refer to,
 	// such as https://github.com/acme/*; none when empty.
 	RemoteBases []string `json:"remoteBases,omitempty"`
@@ -133,6 +137,9 @@ type Cluster struct {
 type ClusterSpec struct {
 	// Values are free data for templates: .cluster.values.
 	Values Values `json:"values,omitempty"`
+	// Recipients are this cluster's public keys (age1…), which secret values are sealed to: pinnace keys generate --age
+	// makes one. There are two while the cluster's key is rotated.
+	Recipients []string `json:"recipients,omitempty"`
 	// StatusKey is the PEM public key that the cluster's status reports are signed with.
 	StatusKey string `json:"statusKey,omitempty"`
 	// Windows are when anything new may come to this cluster, beside the bundles' own.

@@ -6,6 +6,12 @@ const (
 	ArtifactTypeTarget = "application/vnd.pinnace.target.v1"
 	ArtifactTypeStatus = "application/vnd.pinnace.status.v1"
 	ArtifactTypeFleet  = "application/vnd.pinnace.fleet.v1"
+	ArtifactTypePlan   = "application/vnd.pinnace.plan.v1"
+	ArtifactTypeGate   = "application/vnd.pinnace.gate.v1"
+	// ArtifactTypeConsent is an approval of a rollout's step; its subject is the plan.
+	ArtifactTypeConsent = "application/vnd.pinnace.consent.v1"
+	// ArtifactTypeSummary is the fleet's status, summed up.
+	ArtifactTypeSummary = "application/vnd.pinnace.summary.v1"
 
 	MediaTypeBundleConfig  = "application/vnd.pinnace.bundle.config.v1+json"
 	MediaTypeBundleContent = "application/vnd.pinnace.bundle.content.v1.tar+gzip"
@@ -14,6 +20,10 @@ const (
 	MediaTypeTarget        = "application/vnd.pinnace.target.v1+json"
 	MediaTypeStatus        = "application/vnd.pinnace.status.v1+json"
 	MediaTypeFleetIndex    = "application/vnd.pinnace.fleet.v1+json"
+	MediaTypePlan          = "application/vnd.pinnace.plan.v1+json"
+	MediaTypeGate          = "application/vnd.pinnace.gate.v1+json"
+	MediaTypeConsent       = "application/vnd.pinnace.consent.v1+json"
+	MediaTypeSummary       = "application/vnd.pinnace.summary.v1+json"
 	MediaTypeDSSE          = "application/vnd.dsse.envelope.v1+json"
 )
 

@@ -29,6 +29,17 @@ type StatusReport struct {
 	Bundles    []ReportedBundle `json:"bundles"`
 	Agent      string           `json:"agent"` // version
 	Kubernetes string           `json:"kubernetes,omitempty"`
+	// Rollouts say how each change that the target announces stands here.
+	Rollouts []ReportedRollout `json:"rollouts,omitempty"`
+	// LastGood is the newest target of which every bundle was ready at the same time.
+	LastGood *ReportedTarget `json:"lastGood,omitempty"`
+	// Nodes is the number of nodes, Architectures are theirs, sorted; both are unknown when empty.
+	Nodes         int      `json:"nodes,omitempty"`
+	Architectures []string `json:"architectures,omitempty"`
+	// Drift are the newest repairs and findings, at most MaxDriftEvents, oldest first.
+	Drift []DriftEvent `json:"drift,omitempty"`
+	// Shortened says that bundles that are ready were left out, and problems' texts cut, to stay below MaxReportSize.
+	Shortened bool `json:"shortened,omitempty"`
 }
 
 // ReportedTarget is the target that the report speaks of.
@@ -49,6 +60,22 @@ type ReportedBundle struct {
 	Ready    int         `json:"ready"`
 	Problems []Problem   `json:"problems,omitempty"`
 }
+
+// DriftEvent is something that differed from what was applied.
+type DriftEvent struct {
+	At     metav1.Time `json:"at"`
+	Bundle string      `json:"bundle"`
+	Object string      `json:"object"` // "apps/v1 Deployment shop/web"
+	// Action is repaired, contested, reported or failed.
+	Action  string `json:"action"`
+	Message string `json:"message,omitempty"`
+}
+
+// MaxDriftEvents and MaxReportSize (bytes of JSON) bound a report, whatever the bundles.
+const (
+	MaxDriftEvents = 10
+	MaxReportSize  = 256 << 10
+)
 
 // MaxProblems bounds the problems in a report and in a BundleDeployment.
 const MaxProblems = 10

@@ -28,6 +28,8 @@ type Target struct {
 	// Windows are the cluster's own: outside of them nothing new comes, whatever the bundles' windows say.
 	Windows []Window       `json:"windows,omitempty"`
 	Bundles []TargetBundle `json:"bundles"`
+	// Rollouts are changes that wait for their gates, sorted by name. No bundle is in two of them.
+	Rollouts []TargetRollout `json:"rollouts,omitempty"`
 }
 
 // TargetBundle is one bundle as one cluster gets it. Bundles are sorted by name.
@@ -47,6 +49,8 @@ type TargetBundle struct {
 	Variables map[string]string `json:"variables,omitempty"`
 	// VariablesFrom are read at the edge, below Variables.
 	VariablesFrom []VariablesReference `json:"variablesFrom,omitempty"`
+	// Sealed are the values and variables that only this cluster can read; placeholders stand in their places.
+	Sealed []SealedValues `json:"sealed,omitempty"`
 	// DependsOn lists bundles of this target, selectors resolved.
 	DependsOn []string  `json:"dependsOn,omitempty"`
 	Restrict  *Restrict `json:"restrict,omitempty"`
@@ -105,5 +109,9 @@ type IndexCluster struct {
 	// Content is the hash of the target without generation and times.
 	Content   string      `json:"content"`
 	ExpiresAt metav1.Time `json:"expiresAt"`
-	Bundles   []string    `json:"bundles,omitempty"`
+	// Desired is Content's hash of what the fleet repository asks for, where a rollout still holds some of it back.
+	Desired string `json:"desired,omitempty"`
+	// Rollouts are those that the target announces.
+	Rollouts []IndexRollout `json:"rollouts,omitempty"`
+	Bundles  []string       `json:"bundles,omitempty"`
 }

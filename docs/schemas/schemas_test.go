@@ -16,6 +16,7 @@ import (
 	"github.com/invopop/jsonschema"
 	validator "github.com/santhosh-tekuri/jsonschema/v6"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
@@ -59,6 +60,12 @@ func generate(t *testing.T, kind string, value any) []byte {
 		Mapper: func(typ reflect.Type) *jsonschema.Schema {
 			if typ == reflect.TypeFor[metav1.Duration]() {
 				return &jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`, Description: "a duration such as 30s, 5m or 720h"}
+			}
+			if typ == reflect.TypeFor[intstr.IntOrString]() {
+				return &jsonschema.Schema{
+					OneOf:       []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, {Type: "string", Pattern: `^[0-9]+%$`}},
+					Description: "a number, or a percentage such as 10%",
+				}
 			}
 			return nil
 		},
