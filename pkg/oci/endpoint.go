@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
@@ -67,22 +66,14 @@ func (e Endpoint) send(ctx context.Context, req *http.Request) (*http.Response, 
 	return client.Do(req.WithContext(ctx))
 }
 
-// OpenRepository opens one repository by its full name, host[:port]/path. It does not touch the network.
-func OpenRepository(name string, opts Options) (Repository, error) {
-	name = strings.TrimPrefix(name, "oci://")
-	host, path, ok := strings.Cut(name, "/")
-	if !ok || path == "" || strings.HasPrefix(path, "/") {
-		return nil, fmt.Errorf("repository %q: name host and path, such as registry.example.com/library/web", name)
-	}
-	if err := checkRepository(path); err != nil {
-		return nil, err
-	}
+// OpenHost reaches all repositories of a registry, by their full names. It does not touch the network.
+func OpenHost(host string, opts Options) (Registry, error) {
 	if err := (registry.Reference{Registry: host}).ValidateRegistry(); err != nil {
-		return nil, fmt.Errorf("repository %q: %w", name, err)
+		return nil, fmt.Errorf("registry %q: %w", host, err)
 	}
 	client, err := newClient(opts)
 	if err != nil {
-		return nil, fmt.Errorf("repository %q: %w", name, err)
+		return nil, fmt.Errorf("registry %q: %w", host, err)
 	}
-	return (&remoteRegistry{host: host, plainHTTP: opts.PlainHTTP, client: client}).Repository(path)
+	return &remoteRegistry{host: host, plainHTTP: opts.PlainHTTP, client: client}, nil
 }

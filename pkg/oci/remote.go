@@ -94,7 +94,7 @@ func newClient(opts Options) (*auth.Client, error) {
 		return nil, err
 	}
 	client := &auth.Client{
-		Client:     &http.Client{Transport: retry.NewTransport(transport)},
+		Client:     &http.Client{Transport: &retry.Transport{Base: transport, Policy: func() retry.Policy { return patience{} }}},
 		Cache:      auth.NewCache(),
 		Credential: credentials.Credential(store),
 	}
