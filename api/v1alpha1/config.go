@@ -25,6 +25,9 @@ type AgentSpec struct {
 	// when empty. Its password is read from StatusKeyPassword's file, or COSIGN_PASSWORD.
 	StatusKey         string `json:"statusKey,omitempty"`
 	StatusKeyPassword string `json:"statusKeyPassword,omitempty"`
+	// Identities are files with the cluster's age keys, which sealed values and SOPS files are opened with. They are
+	// read anew each time, so that a key is rotated without a restart.
+	Identities []string `json:"identities,omitempty"`
 	// Heartbeat is how often an unchanged status is sent again; 15m when zero.
 	Heartbeat metav1.Duration `json:"heartbeat,omitempty"`
 	// Kubeconfig is the file to use outside of a cluster; the usual rules when empty.
@@ -60,42 +63,4 @@ type Limit struct {
 	Namespaces     []string `json:"namespaces,omitempty"`
 	ServiceAccount string   `json:"serviceAccount,omitempty"`
 	ClusterScoped  bool     `json:"clusterScoped,omitempty"` // cluster-scoped kinds are allowed
-}
-
-// TrustPolicy says whose signatures count for which repository. It is a local file, never taken from the registry.
-type TrustPolicy struct {
-	TypeMeta `json:",inline"`
-	Spec     TrustPolicySpec `json:"spec"`
-}
-
-// Policy modes.
-const (
-	PolicyEnforce = "enforce"
-	PolicyWarn    = "warn"
-)
-
-type TrustPolicySpec struct {
-	// Mode is "enforce" (default) or "warn".
-	Mode string `json:"mode,omitempty" jsonschema:"enum=enforce,enum=warn"`
-	// Rules: the most specific pattern wins; no match is refused.
-	Rules []TrustRule `json:"rules"`
-}
-
-type TrustRule struct {
-	// Match is a pattern over the repository relative to the fleet's prefix: * within a segment, ** across.
-	Match   string  `json:"match"`
-	Signers Signers `json:"signers"`
-}
-
-type Signers struct {
-	// Threshold is how many different signers must have signed; 1 when zero.
-	Threshold int         `json:"threshold,omitempty"`
-	Keys      []PublicKey `json:"keys,omitempty"`
-}
-
-type PublicKey struct {
-	Name string `json:"name"`
-	// PublicKey is PEM; File a path to PEM, relative to the policy. Exactly one is set.
-	PublicKey string `json:"publicKey,omitempty"`
-	File      string `json:"file,omitempty"`
 }
