@@ -212,6 +212,9 @@ type DriftIgnore struct {
 }
 
 type Health struct {
+	// Wait for the objects: the bundle is Ready when they are. It is true when nil; when false the bundle is Ready as
+	// soon as it is applied, which is what bundles that depend on it wait for, and its objects' health is only counted.
+	Wait *bool `json:"wait,omitempty"`
 	// Timeout after which what is not ready counts as failed; 5m when zero.
 	Timeout metav1.Duration `json:"timeout,omitempty"`
 	Checks  []HealthCheck   `json:"checks,omitempty"`

@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -63,7 +62,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.startControllers(); err != nil {
 		return err
 	}
-	return c.addNode(ctx)
+	return c.AddNode(ctx, "node-0")
 }
 
 func (c *Cluster) writeKubeconfig(admin pair, ca []byte) error {
@@ -89,16 +88,7 @@ func (c *Cluster) writeKubeconfig(admin pair, ca []byte) error {
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	proc, err := c.plane.start(c.dir, "kube-apiserver",
-		"--etcd-servers="+c.plane.etcd, "--etcd-prefix=/"+c.Name,
-		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", c.port),
-		"--tls-cert-file="+c.file("server.crt"), "--tls-private-key-file="+c.file("server.key"),
-		"--client-ca-file="+c.file("ca.crt"),
-		"--service-account-key-file="+c.file("sa.pub"), "--service-account-signing-key-file="+c.file("sa.key"),
-		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
-		"--authorization-mode=RBAC", "--allow-privileged=true",
-		// Nobody reaches it through the kubernetes service.
-		"--endpoint-reconciler-type=none", "--profiling=false")
+	proc, err := c.serve(c.port)
 	if err != nil {
 		return err
 	}
@@ -108,6 +98,20 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 		return err
 	}
 	return proc.Await(ctx, healthy(&http.Client{Transport: transport}, c.URL()+"/readyz"))
+}
+
+// serve starts an API server of this cluster.
+func (c *Cluster) serve(port int) (*process.Process, error) {
+	return c.plane.start(c.dir, "kube-apiserver",
+		"--etcd-servers="+c.plane.etcd, "--etcd-prefix=/"+c.Name,
+		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port),
+		"--tls-cert-file="+c.file("server.crt"), "--tls-private-key-file="+c.file("server.key"),
+		"--client-ca-file="+c.file("ca.crt"),
+		"--service-account-key-file="+c.file("sa.pub"), "--service-account-signing-key-file="+c.file("sa.key"),
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
+		"--authorization-mode=RBAC", "--allow-privileged=true",
+		// Nobody reaches it through the kubernetes service.
+		"--endpoint-reconciler-type=none", "--profiling=false")
 }
 
 // StopAPIServer kills the API server and leaves everything else running: clients see refused connections.
@@ -165,8 +169,9 @@ func (c *Cluster) startControllers() error {
 	return nil
 }
 
-// addNode creates the node and waits until pods can be scheduled on it and service accounts exist.
-func (c *Cluster) addNode(ctx context.Context) error {
+// AddNode creates a node with room for 500 pods, and waits until pods can be scheduled on it and service accounts exist.
+// A cluster starts with node-0.
+func (c *Cluster) AddNode(ctx context.Context, name string) error {
 	client, err := kubernetes.NewForConfig(c.Config())
 	if err != nil {
 		return err
@@ -177,9 +182,9 @@ func (c *Cluster) addNode(ctx context.Context) error {
 	}
 	node := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        "node-0",
+			Name:        name,
 			Annotations: map[string]string{"kwok.x-k8s.io/node": "fake"},
-			Labels:      map[string]string{corev1.LabelHostname: "node-0", corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64"},
+			Labels:      map[string]string{corev1.LabelHostname: name, corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64"},
 		},
 		Status: corev1.NodeStatus{Allocatable: capacity, Capacity: capacity},
 	}
@@ -187,12 +192,12 @@ func (c *Cluster) addNode(ctx context.Context) error {
 		return err
 	}
 	return c.apiserver.Await(ctx, func(ctx context.Context) error {
-		node, err := client.CoreV1().Nodes().Get(ctx, "node-0", metav1.GetOptions{})
+		node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		if !schedulable(node) {
-			return errors.New("node-0 is not ready")
+			return fmt.Errorf("%s is not ready", name)
 		}
 		_, err = client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err

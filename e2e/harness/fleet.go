@@ -127,9 +127,14 @@ func (p Publication) Changed() []string {
 
 // Publish publishes what was committed. The arguments come last.
 func (f *Fleet) Publish(ctx context.Context, args ...string) (Publication, error) {
+	return f.PublishTo(ctx, f.Prefix, args...)
+}
+
+// PublishTo publishes below another prefix, such as the same one past a proxy.
+func (f *Fleet) PublishTo(ctx context.Context, prefix string, args ...string) (Publication, error) {
 	var publication Publication
 	out, err := f.site.Pinnace(ctx, append([]string{
-		"publish", "--fleet", f.URL, "--registry", f.Prefix, "--plain-http", "--key", f.Key.Private, "-o", "json",
+		"publish", "--fleet", f.URL, "--registry", prefix, "--plain-http", "--key", f.Key.Private, "-o", "json",
 	}, args...)...)
 	if err != nil {
 		return publication, err

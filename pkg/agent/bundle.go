@@ -184,7 +184,7 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 		return
 	}
 	before, wasHealthy := one.state, one.healthy
-	one.healthy = health.Ready >= health.Total && !health.Failed
+	one.healthy = health.Ready >= health.Total && !health.Failed || !waits(one)
 	if wasHealthy && !one.healthy {
 		one.deadline = now.Add(timeoutOf(&one.recorded.Bundle)) // it was ready, and is given time again
 	}
@@ -203,7 +203,7 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 func judge(one *unit, health apply.Health, now time.Time) standing {
 	next := standing{objects: health.Total, ready: health.Ready, problems: health.Problems, message: describeHealth(health)}
 	switch {
-	case health.Ready >= health.Total && !health.Failed:
+	case health.Ready >= health.Total && !health.Failed, !waits(one):
 		next.state, next.reason = v1alpha1.StateReady, ReasonReady
 	case health.Failed:
 		next.state, next.reason = v1alpha1.StateFailed, ReasonNotReady
@@ -213,6 +213,11 @@ func judge(one *unit, health apply.Health, now time.Time) standing {
 		next.state, next.reason = v1alpha1.StateUpdating, ReasonReconciling
 	}
 	return next
+}
+
+// waits reports whether a deployed bundle is Ready only when its objects are.
+func waits(one *unit) bool {
+	return one.recorded == nil || one.recorded.Bundle.Health.Wait == nil || *one.recorded.Bundle.Health.Wait
 }
 
 // describeHealth sums up what is not ready in one line.

@@ -209,6 +209,13 @@ func TestJudge(t *testing.T) {
 			if got.state != test.state || got.reason != test.reason || got.message != test.text {
 				t.Errorf("judge = %s %s %q, want %s %s %q", got.state, got.reason, got.message, test.state, test.reason, test.text)
 			}
+			wait := false
+			heedless := &unit{deadline: noon.Add(time.Minute), recorded: &Record{}}
+			heedless.recorded.Bundle.Health.Wait = &wait
+			got = judge(heedless, test.health, test.now)
+			if got.state != v1alpha1.StateReady || got.ready != test.health.Ready || got.objects != test.health.Total {
+				t.Errorf("judge without waiting = %s %d/%d", got.state, got.ready, got.objects)
+			}
 		})
 	}
 }
