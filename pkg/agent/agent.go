@@ -84,6 +84,8 @@ type Agent struct {
 	metrics *Metrics
 	hints   chan struct{}
 	results chan func()
+	// commands come from people, and run on the loop.
+	commands chan func()
 	workers sync.WaitGroup
 
 	mu         sync.Mutex
@@ -95,6 +97,7 @@ type Agent struct {
 
 	// Below here only the loop reads and writes.
 	units     map[string]*unit
+	suspended Suspended
 	version   string // of Kubernetes
 	target    *v1alpha1.Target
 	manifest  ocispec.Descriptor
@@ -133,7 +136,7 @@ func New(cfg Config) *Agent {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With("cluster", cfg.Cluster), metrics: cfg.Metrics,
 		content: &content{dir: cfg.State.ContentDir(), layout: cfg.Content, verifier: cfg.Verifier},
-		hints:   make(chan struct{}, 1), results: make(chan func()), units: map[string]*unit{},
+		hints:   make(chan struct{}, 1), results: make(chan func()), commands: make(chan func()), units: map[string]*unit{},
 	}
 	a.metrics.watch(
 		func() float64 { return a.now().Sub(time.Unix(0, a.contact.Load())).Seconds() },
@@ -241,12 +244,20 @@ func (a *Agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	suspended, err := a.cfg.State.Suspended()
+	if err != nil {
+		return err
+	}
 	remembered.Known = newer(remembered.Known, cluster)
 	a.mu.Lock()
 	a.remembered = remembered
 	a.mu.Unlock()
+	a.suspended = suspended
+	a.units = make(map[string]*unit, len(records))
 	for name, record := range records {
-		a.units[name] = &unit{name: name, recorded: &record, fresh: true, since: a.now()}
+		one := &unit{name: name, fresh: true, since: a.now()}
+		one.record(&record)
+		a.units[name] = one
 	}
 	a.pullAt, a.objects, a.report = a.now(), delivery{}, delivery{}
 	a.target, a.pulled, a.problem = nil, false, nil

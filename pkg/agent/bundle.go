@@ -30,7 +30,10 @@ func (a *Agent) startUnit(ctx context.Context, one *unit) {
 		})
 		return
 	}
-	want, generation := *one.want, one.generation
+	if one.begun.IsZero() {
+		one.begun = now
+	}
+	want, generation := *one.want, one.wantGeneration
 	a.work(ctx, func(ctx context.Context) func() {
 		done := a.deploy(ctx, want, generation, recorded, inUse)
 		return func() { a.unitDone(one, &want, done, now) }
@@ -41,13 +44,16 @@ func (a *Agent) startUnit(ctx context.Context, one *unit) {
 func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, started time.Time) {
 	now := a.now()
 	one.busy, one.fresh = false, false
-	one.recorded = done.record
-	current := want == nil && one.want == nil || want != nil && one.want != nil && same(want, one.want)
+	current := want == nil && one.want == nil || want != nil && one.want != nil && fingerprint(want) == one.wantPrint
+	one.record(done.record)
 	a.account(one, done, now.Sub(started))
 	switch {
 	case done.err != nil:
 		one.attempts++
 		a.fail(one, done.err, now)
+		if current && one.want != nil && now.Sub(one.begun) > timeoutOf(one.want) {
+			a.rollBack(one, one.reason, one.message, now)
+		}
 		if !current {
 			one.attempts, one.retryAt = 0, time.Time{}
 		}
@@ -94,6 +100,9 @@ func (a *Agent) fail(one *unit, err error, now time.Time) {
 	if errors.As(err, &typed) && refusal(typed) {
 		state = v1alpha1.StateRefused
 		one.retryAt = now.Add(idleTick)
+		if one.want != nil && !one.behind() {
+			one.refusal = &holdback{state: state, reason: reason, message: oneLine(err).Error(), until: one.retryAt}
+		}
 	}
 	if errors.As(err, &typed) && typed.Stage == StageFetch {
 		a.complete, a.pullAt = false, now // its content is damaged: fetch it again
@@ -184,11 +193,17 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 		return
 	}
 	before, wasHealthy := one.state, one.healthy
-	one.healthy = health.Ready >= health.Total && !health.Failed || !waits(one)
+	if one.healthy = health.Ready >= health.Total && !health.Failed || !waits(one); one.healthy {
+		a.proven(one)
+	}
 	if wasHealthy && !one.healthy {
 		one.deadline = now.Add(timeoutOf(&one.recorded.Bundle)) // it was ready, and is given time again
 	}
-	a.stand(one, withDrift(judge(one, health, now), a.drift.findings[one.name]))
+	judged := judge(one, health, now)
+	a.stand(one, withDrift(judged, a.drift.findings[one.name]))
+	if judged.state == v1alpha1.StateFailed {
+		a.rollBack(one, judged.reason, judged.message, now)
+	}
 	if before != one.state {
 		level := a.log.Info
 		if one.state == v1alpha1.StateFailed {

@@ -148,12 +148,12 @@ func (c *content) copy(ctx context.Context, remote oci.Repository, name string, 
 	return oci.Copy(ctx, remote, local, desc, tags...)
 }
 
-// collect removes what neither the target, nor its bundles, nor those that run need. Nothing else may write meanwhile.
-func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest ocispec.Descriptor, running []v1alpha1.TargetBundle) error {
+// collect removes what neither the target, nor its bundles, nor the versions that are kept beside them need. Nothing else may write meanwhile.
+func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest ocispec.Descriptor, kept []v1alpha1.TargetBundle) error {
 	subjects := map[string]map[digest.Digest]bool{ // by repository
 		v1alpha1.TargetRepository(target.Cluster): {manifest.Digest: true},
 	}
-	for _, bundle := range slices.Concat(target.Bundles, running) {
+	for _, bundle := range slices.Concat(target.Bundles, kept) {
 		if subjects[bundle.Repository] == nil {
 			subjects[bundle.Repository] = map[digest.Digest]bool{}
 		}

@@ -73,15 +73,20 @@ func (a *Agent) deploy(ctx context.Context, want v1alpha1.TargetBundle, generati
 	if recorded != nil {
 		deployment.Previous = recorded.Inventory
 	}
+	next := func(inventory apply.Inventory, complete bool) Record {
+		record := succeed(recorded, Version{Bundle: want, Generation: generation})
+		record.Inventory, record.Complete = inventory, complete
+		return record
+	}
 	deployment.Record = func(touched apply.Inventory) error {
-		record, err := a.save(Record{Bundle: want, Generation: generation, Inventory: touched.Union(deployment.Previous)})
+		record, err := a.save(next(touched.Union(deployment.Previous), false))
 		if err == nil {
 			failed.record = record
 		}
 		return err
 	}
 	result, err := a.cfg.Deployers[want.Method].Deploy(ctx, deployment)
-	record, saveErr := a.save(Record{Bundle: want, Generation: generation, Inventory: result.Inventory, Complete: err == nil})
+	record, saveErr := a.save(next(result.Inventory, err == nil))
 	if saveErr != nil {
 		record = failed.record
 	}

@@ -177,6 +177,10 @@ func (a *Agent) repair(ctx context.Context, now time.Time) {
 			delete(a.drift.pending, name)
 			continue
 		}
+		if one.suspended {
+			delete(a.drift.pending, name) // it is applied as a whole when it is resumed
+			continue
+		}
 		if one.busy || !one.deployed {
 			continue // it is applied anyway; what then still differs is told again
 		}

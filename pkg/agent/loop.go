@@ -46,6 +46,8 @@ func (a *Agent) loop(ctx context.Context, over func() bool) error {
 			a.lookNow()
 		case event := <-a.driftEvents():
 			a.drifted(event)
+		case command := <-a.commands:
+			command()
 		}
 	}
 }
@@ -56,6 +58,7 @@ func (a *Agent) step(ctx context.Context) {
 	if !a.pulling && !now.Before(a.pullAt) {
 		a.startPull(ctx)
 	}
+	a.aim(now)
 	for _, one := range choose(a.units, now, a.cfg.Parallel) {
 		a.startUnit(ctx, one)
 	}
@@ -65,6 +68,18 @@ func (a *Agent) step(ctx context.Context) {
 	}
 	a.ready.Store(a.target != nil && !a.untried())
 	a.publish(ctx, now)
+}
+
+// aim decides which version of each bundle is enforced.
+func (a *Agent) aim(now time.Time) {
+	in := circumstances{now: now, units: a.units}
+	if a.target != nil {
+		in.windows = a.target.Windows
+	}
+	for _, one := range a.units {
+		one.suspended = a.suspended.has(one.name)
+	}
+	aim(in)
 }
 
 // next is when something is due again.
@@ -79,8 +94,11 @@ func (a *Agent) next() time.Time {
 		sooner(a.pullAt)
 	}
 	for _, one := range a.units {
+		if one.held != nil && !one.held.until.IsZero() {
+			sooner(one.held.until)
+		}
 		switch {
-		case one.busy:
+		case one.busy || one.suspended:
 		case one.todo && !one.retryAt.IsZero():
 			sooner(one.retryAt)
 		case !a.looking && (a.watched(one) || a.drift.touched.Has(one.name)):
@@ -135,10 +153,10 @@ func (a *Agent) startPull(ctx context.Context) {
 	if a.target == nil || !a.complete {
 		inForce = nil
 	}
-	running := a.running()
+	running, kept := a.running(), a.kept()
 	a.work(ctx, func(ctx context.Context) func() {
 		started := a.now()
-		result, err := a.pull(ctx, inForce, running)
+		result, err := a.pull(ctx, inForce, running, kept)
 		return func() { a.pullDone(result, err, started) }
 	})
 }
@@ -237,6 +255,23 @@ func (a *Agent) running() []v1alpha1.TargetBundle {
 	return bundles
 }
 
+// kept lists every version that may be applied without the registry: what runs, what is on its way, and what a failure
+// would be rolled back to.
+func (a *Agent) kept() []v1alpha1.TargetBundle {
+	kept := a.running()
+	for _, one := range a.units {
+		for _, version := range []*v1alpha1.TargetBundle{one.offered, one.want} {
+			if version != nil {
+				kept = append(kept, *version)
+			}
+		}
+		if one.recorded != nil && one.recorded.LastGood != nil {
+			kept = append(kept, one.recorded.LastGood.Bundle)
+		}
+	}
+	return kept
+}
+
 // namespaces lists the namespaces of all other bundles.
 func (a *Agent) namespaces(except string) []string {
 	used := sets.New[string]()
@@ -246,6 +281,9 @@ func (a *Agent) namespaces(except string) []string {
 		}
 		if one.want != nil {
 			used.Insert(one.want.Namespace)
+		}
+		if one.offered != nil {
+			used.Insert(one.offered.Namespace)
 		}
 		if one.recorded != nil {
 			used.Insert(one.recorded.Bundle.Namespace)
@@ -257,7 +295,7 @@ func (a *Agent) namespaces(except string) []string {
 // untried reports whether a wanted bundle was not tried yet.
 func (a *Agent) untried() bool {
 	for _, one := range a.units {
-		if one.want != nil && one.todo && one.attempts == 0 && !stuck(a.units, one) {
+		if one.untried() {
 			return true
 		}
 	}

@@ -155,7 +155,7 @@ func (a *Agent) deployments() []v1alpha1.BundleDeployment {
 
 // deploymentOf says how one bundle stands, as kstatus reads conditions.
 func deploymentOf(one *unit) v1alpha1.BundleDeployment {
-	bundle := one.want
+	bundle := one.offered
 	if bundle == nil {
 		bundle = &one.recorded.Bundle
 	}

@@ -29,11 +29,11 @@ type taken struct {
 
 // pull is the network half of the sync line: resolve, verify, accept, fetch. It returns nil when the target in force is
 // current. Nothing on the cluster changes; what was accepted is made durable before anything is applied.
-func (a *Agent) pull(ctx context.Context, inForce *ocispec.Descriptor, running []v1alpha1.TargetBundle) (*taken, error) {
+func (a *Agent) pull(ctx context.Context, inForce *ocispec.Descriptor, running, kept []v1alpha1.TargetBundle) (*taken, error) {
 	var problems error
 	for _, registry := range a.cfg.Registries {
 		attempt, cancel := context.WithTimeout(ctx, registryPatience)
-		result, err := a.pullFrom(attempt, registry, inForce, running)
+		result, err := a.pullFrom(attempt, registry, inForce, running, kept)
 		cancel()
 		if err == nil || !errors.Is(err, oci.ErrUnreachable) && !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 			return result, err
@@ -45,7 +45,7 @@ func (a *Agent) pull(ctx context.Context, inForce *ocispec.Descriptor, running [
 	return nil, problems
 }
 
-func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *ocispec.Descriptor, running []v1alpha1.TargetBundle) (*taken, error) {
+func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *ocispec.Descriptor, running, kept []v1alpha1.TargetBundle) (*taken, error) {
 	name := v1alpha1.TargetRepository(a.cfg.Cluster)
 	repo, err := registry.Repository(name)
 	if err != nil {
@@ -86,7 +86,7 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 	if err != nil {
 		return nil, problem(StageFetch, subject, err)
 	}
-	if err := a.content.collect(ctx, &target, desc, running); err != nil {
+	if err := a.content.collect(ctx, &target, desc, kept); err != nil {
 		a.log.Warn("content that is no longer needed stays on the disk", "stage", StageState, "error", err)
 	}
 	a.metrics.skew(a.now(), &target)

@@ -238,8 +238,8 @@ func reported(one *unit) v1alpha1.ReportedBundle {
 		Message: one.message, Objects: one.objects, Ready: one.ready, Problems: one.problems,
 	}
 	switch {
-	case one.want != nil:
-		bundle.Digest = one.want.Digest
+	case one.offered != nil:
+		bundle.Digest = one.offered.Digest
 	case one.recorded != nil:
 		bundle.Digest = one.recorded.Bundle.Digest
 	}

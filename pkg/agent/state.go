@@ -60,10 +60,35 @@ type Record struct {
 	Bundle v1alpha1.TargetBundle `json:"bundle"`
 	// Generation is the target's that brought the bundle as it is.
 	Generation int64 `json:"generation"`
+	// Healthy is true once all of it was ready.
+	Healthy bool `json:"healthy,omitempty"`
+	// LastGood is the last version that was healthy, as long as this one is not.
+	LastGood *Version `json:"lastGood,omitempty"`
+	// Failed is the version that this one replaces again; it is not tried until the target changes.
+	Failed *Failure `json:"failed,omitempty"`
 	// Complete is false while an apply is under way or after one that failed: it is applied again.
 	Complete bool `json:"complete"`
 	// Inventory lists every object that may be there, whatever went wrong.
 	Inventory apply.Inventory `json:"inventory,omitempty"`
+}
+
+// Version is a bundle as a target brought it.
+type Version struct {
+	Bundle     v1alpha1.TargetBundle `json:"bundle"`
+	Generation int64                 `json:"generation"`
+}
+
+// Failure is a version that was rolled back.
+type Failure struct {
+	// Print identifies the version, with its values; Digest is its artifact's, Generation its target's.
+	Print      string `json:"print"`
+	Digest     string `json:"digest"`
+	Generation int64  `json:"generation"`
+	// To is the digest that runs instead.
+	To      string    `json:"to"`
+	Reason  Reason    `json:"reason"`
+	Message string    `json:"message"`
+	At      time.Time `json:"at"`
 }
 
 // OpenState creates the folder where absent and takes its lock; a second agent is refused.

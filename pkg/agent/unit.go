@@ -1,12 +1,9 @@
 package agent
 
 import (
-	"bytes"
-	"encoding/json"
 	"math/rand/v2"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
@@ -16,12 +13,25 @@ import (
 // touches it.
 type unit struct {
 	name string
-	// want is nil for a bundle that left the target.
-	want *v1alpha1.TargetBundle
-	// generation is the target's that brought want.
+	// planned: a target in force says what becomes of the bundle.
+	planned bool
+	// offered is the version that the target asks for; nil for a bundle that left it.
+	offered      *v1alpha1.TargetBundle
+	offeredPrint string
+	// generation is the target's that brought offered.
 	generation int64
+	// want is the version that is enforced: what is offered or, while that is held back, what runs. Nil: to be removed.
+	want           *v1alpha1.TargetBundle
+	wantPrint      string
+	wantGeneration int64
+	// held says why want is not what is offered, or not done yet.
+	held    *holdback
+	refusal *holdback // of what was refused for what it is
+	// suspended by a person: nothing is done.
+	suspended bool
 	// recorded is what the last apply left; nil before the first.
-	recorded *Record
+	recorded      *Record
+	recordedPrint string
 
 	todo     bool // what is wanted is yet to be brought to the cluster, or to be removed from it
 	busy     bool // a worker is at it
@@ -30,9 +40,11 @@ type unit struct {
 	fresh    bool // not tried yet since the agent started
 
 	attempts int
+	begun    time.Time // the first attempt at what is wanted
 	retryAt  time.Time
 	deadline time.Time // of readiness
 
+	base     standing // by itself; what is shown adds why it is held back
 	standing
 	since   time.Time
 	changed bool // and not yet published
@@ -48,8 +60,21 @@ type standing struct {
 	problems       []v1alpha1.Problem
 }
 
-// stand sets how the bundle stands; since moves only when the state does.
+// stand sets how the bundle stands by itself.
 func (u *unit) stand(s standing, now time.Time) {
+	u.base = s
+	u.derive(now)
+}
+
+// derive sets what is shown of how the bundle stands; since moves only when the state does.
+func (u *unit) derive(now time.Time) {
+	s := u.base
+	if u.held != nil {
+		s = u.held.show(s)
+	}
+	if u.suspended {
+		s = showSuspended(s)
+	}
 	if reflect.DeepEqual(u.standing, s) {
 		return
 	}
@@ -64,19 +89,15 @@ func (u *unit) settled(now time.Time) bool {
 	switch {
 	case u.busy:
 		return false
+	case u.suspended:
+		return true
+	case u.held != nil && u.held.reason == ReasonDependencyWaiting:
+		return false
 	case u.todo:
-		return u.state == v1alpha1.StateFailed || u.state == v1alpha1.StateRefused ||
-			u.state == v1alpha1.StateWaiting && u.reason == ReasonDependencyFailed
+		return u.blocked() || u.state == v1alpha1.StateFailed || u.state == v1alpha1.StateRefused
 	default:
 		return u.healthy || u.state == v1alpha1.StateFailed || now.After(u.deadline)
 	}
-}
-
-// same reports whether two versions of a bundle say the same: as documents, in which an empty list is an absent one.
-func same(a, b *v1alpha1.TargetBundle) bool {
-	one, errOne := json.Marshal(a)
-	other, errOther := json.Marshal(b)
-	return errOne == nil && errOther == nil && bytes.Equal(one, other)
 }
 
 // moved reports whether the old version must be removed before the new one is brought: it is kept in another way or,
@@ -88,48 +109,32 @@ func moved(old, next *v1alpha1.TargetBundle) bool {
 	return old.Method == v1alpha1.MethodRelease && (old.Namespace != next.Namespace || old.Release.Name != next.Release.Name)
 }
 
-// plan merges a target into the units: new and changed bundles are to do, those that left are to be removed.
+// plan merges a target into the units: what it offers, and what left it. [aim] decides what comes of that.
 func plan(units map[string]*unit, target *v1alpha1.Target) {
 	wanted := make(map[string]bool, len(target.Bundles))
 	for i := range target.Bundles {
-		want := &target.Bundles[i]
-		wanted[want.Name] = true
-		one := units[want.Name]
+		bundle := &target.Bundles[i]
+		wanted[bundle.Name] = true
+		one := units[bundle.Name]
 		if one == nil {
-			one = &unit{name: want.Name}
-			units[want.Name] = one
+			one = &unit{name: bundle.Name}
+			units[bundle.Name] = one
 		}
-		if one.want != nil && same(one.want, want) && one.state != v1alpha1.StateRefused {
-			one.want = want
-			one.retryAt = time.Time{}
-			continue // it runs, its worker is at it, or it is tried again
-		}
-		one.want = want
-		one.generation = target.Generation
-		if one.recorded != nil && same(&one.recorded.Bundle, want) {
-			one.generation = one.recorded.Generation
-		}
-		one.todo, one.deployed, one.healthy = true, false, false
-		one.attempts, one.retryAt = 0, time.Time{}
+		one.offer(bundle, target.Generation)
 	}
 	for name, one := range units {
-		if wanted[name] {
-			continue
-		}
-		if one.recorded == nil && !one.busy {
+		switch {
+		case wanted[name]:
+		case one.recorded == nil && !one.busy:
 			delete(units, name)
-			continue
-		}
-		if one.want != nil || !one.todo {
-			one.want = nil
-			one.todo, one.deployed, one.healthy = true, false, false
-			one.attempts, one.retryAt = 0, time.Time{}
+		default:
+			one.offer(nil, target.Generation)
 		}
 	}
 }
 
-// choose returns the units to start now, in order of their names, and sets how those stand that have to wait: for a
-// dependency, or, when they left, for the wanted ones to be tried. At most limit units are busy.
+// choose returns the units to start now, in order of their names. What left goes when the wanted ones were tried. At
+// most limit units are busy.
 func choose(units map[string]*unit, now time.Time, limit int) []*unit {
 	names := make([]string, 0, len(units))
 	busy, untried := 0, false
@@ -138,23 +143,16 @@ func choose(units map[string]*unit, now time.Time, limit int) []*unit {
 		if one.busy {
 			busy++
 		}
-		if one.want != nil && (one.busy || one.todo && one.attempts == 0 && !stuck(units, one)) {
-			untried = true
-		}
+		untried = untried || one.untried()
 	}
 	slices.Sort(names)
 	var chosen []*unit
 	for _, name := range names {
 		one := units[name]
-		if one.busy || !one.todo || now.Before(one.retryAt) {
+		if one.busy || !one.todo || one.blocked() || now.Before(one.retryAt) {
 			continue
 		}
-		if one.want == nil {
-			if untried || needed(units, one) {
-				continue
-			}
-		} else if wait, waiting := await(units, one); waiting {
-			one.stand(wait, now)
+		if one.want == nil && (untried || needed(units, one)) {
 			continue
 		}
 		if busy >= limit {
@@ -166,57 +164,21 @@ func choose(units map[string]*unit, now time.Time, limit int) []*unit {
 	return chosen
 }
 
-// await says how a unit stands that has to wait for its dependencies. What ran already before the agent started is
-// enforced at once: its dependencies were ready when it came.
-func await(units map[string]*unit, one *unit) (standing, bool) {
-	if one.fresh && one.recorded != nil && one.recorded.Complete && same(&one.recorded.Bundle, one.want) {
-		return standing{}, false
-	}
-	var failed, waiting []string
-	for _, name := range one.want.DependsOn {
-		switch dependency := units[name]; {
-		case dependency == nil:
-			failed = append(failed, name)
-		case dependency.deployed && dependency.healthy:
-		case dependency.state == v1alpha1.StateFailed, dependency.state == v1alpha1.StateRefused, stuck(units, dependency):
-			failed = append(failed, name)
-		default:
-			waiting = append(waiting, name)
-		}
-	}
-	held := standing{state: v1alpha1.StateWaiting, objects: one.objects, ready: one.ready}
-	switch {
-	case len(failed) > 0:
-		held.reason = ReasonDependencyFailed
-		held.message = "waits for " + strings.Join(failed, ", ") + ", which failed"
-	case len(waiting) > 0:
-		held.reason = ReasonDependencyWaiting
-		held.message = "waits for " + strings.Join(waiting, ", ") + " to become ready"
-	default:
-		return standing{}, false
-	}
-	return held, true
-}
-
-// stuck reports whether a unit cannot be tried because a dependency failed.
-func stuck(units map[string]*unit, one *unit) bool {
-	if one.want == nil || !one.todo {
+// untried reports whether a wanted bundle is yet to be tried, now or soon.
+func (u *unit) untried() bool {
+	if u.want == nil || u.suspended {
 		return false
 	}
-	for _, name := range one.want.DependsOn {
-		dependency := units[name]
-		if dependency == nil || dependency.state == v1alpha1.StateFailed || dependency.state == v1alpha1.StateRefused ||
-			stuck(units, dependency) {
-			return true
-		}
+	if u.held != nil {
+		return u.held.reason == ReasonDependencyWaiting
 	}
-	return false
+	return u.busy || u.todo && u.attempts == 0
 }
 
 // needed reports whether a bundle that is also leaving depends on this one: it goes first.
 func needed(units map[string]*unit, one *unit) bool {
 	for _, other := range units {
-		if other.want == nil && other != one && other.recorded != nil && slices.Contains(other.recorded.Bundle.DependsOn, one.name) {
+		if other.planned && other.offered == nil && other != one && other.recorded != nil && slices.Contains(other.recorded.Bundle.DependsOn, one.name) {
 			return true
 		}
 	}

@@ -18,7 +18,8 @@ func unitsOf(lines ...string) map[string]*unit {
 	for _, line := range lines {
 		fields := strings.Fields(line)
 		want := bundleNamed(fields[0], fields[2:]...)
-		one := &unit{name: fields[0], want: &want}
+		one := &unit{name: fields[0], want: &want, wantPrint: fingerprint(&want)}
+		one.offer(&want, 0)
 		switch fields[1] {
 		case "new":
 			one.todo = true
@@ -33,11 +34,23 @@ func unitsOf(lines ...string) map[string]*unit {
 		case "failed":
 			one.todo, one.attempts, one.state, one.retryAt = true, 1, v1alpha1.StateFailed, noon.Add(time.Minute)
 		case "leaving":
-			one.want, one.todo, one.recorded = nil, true, &Record{Bundle: want, Complete: true}
+			one.offer(nil, 0)
+			one.want, one.todo = nil, true
+			one.record(&Record{Bundle: want, Complete: true})
 		}
 		units[one.name] = one
 	}
 	return units
+}
+
+// chosen aims and chooses, as the loop does.
+func chosen(units map[string]*unit, limit int) []string {
+	aim(circumstances{now: noon, units: units})
+	var names []string
+	for _, one := range choose(units, noon, limit) {
+		names = append(names, one.name)
+	}
+	return names
 }
 
 func TestChoose(t *testing.T) {
@@ -64,10 +77,7 @@ func TestChoose(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			var got []string
-			for _, one := range choose(unitsOf(test.units...), noon, test.limit) {
-				got = append(got, one.name)
-			}
+			got := chosen(unitsOf(test.units...), test.limit)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("chosen (-want +got):\n%s", diff)
 			}
@@ -78,7 +88,7 @@ func TestChoose(t *testing.T) {
 func TestAwait(t *testing.T) {
 	t.Parallel()
 	units := unitsOf("a failed", "b new a", "c new b", "d updating", "e new d")
-	choose(units, noon, 8)
+	chosen(units, 8)
 	got := map[string]string{}
 	for _, name := range []string{"b", "c", "e"} {
 		got[name] = string(units[name].state) + " " + string(units[name].reason) + " " + units[name].message
@@ -99,13 +109,14 @@ func TestRestartDoesNotWait(t *testing.T) {
 	units := unitsOf("a new", "b new a", "c new a")
 	same, changed := *units["b"].want, *units["c"].want
 	changed.Digest = "sha256:" + strings.Repeat("c", 64)
-	units["b"].fresh, units["b"].recorded = true, &Record{Bundle: same, Complete: true}
-	units["c"].fresh, units["c"].recorded = true, &Record{Bundle: changed, Complete: true}
-	var got []string
-	for _, one := range choose(units, noon, 8) {
-		got = append(got, one.name)
+	units["b"].fresh, units["c"].fresh = true, true
+	units["b"].record(&Record{Bundle: same, Complete: true})
+	units["c"].record(&Record{Bundle: changed, Complete: true})
+	got := chosen(units, 8)
+	if units["c"].want.Digest != changed.Digest {
+		t.Error("what ran before is not what is enforced while the new version waits")
 	}
-	if diff := cmp.Diff([]string{"a", "b"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"a", "b", "c"}, got); diff != "" {
 		t.Errorf("chosen (-want +got):\n%s", diff)
 	}
 }
@@ -115,12 +126,14 @@ func TestPlan(t *testing.T) {
 	units := unitsOf("same ready", "changed ready", "gone ready", "refused ready", "never new")
 	units["refused"].state = v1alpha1.StateRefused
 	for _, name := range []string{"same", "changed", "gone", "refused"} {
-		units[name].recorded = &Record{Bundle: *units[name].want, Complete: true}
+		units[name].record(&Record{Bundle: *units[name].want, Complete: true})
 	}
+	units["refused"].todo, units["refused"].refusal = true, &holdback{until: noon.Add(time.Minute)}
 	changed := bundleNamed("changed")
 	changed.Namespace = "other"
 	target := &v1alpha1.Target{Generation: 9, Bundles: []v1alpha1.TargetBundle{changed, bundleNamed("new"), bundleNamed("refused"), bundleNamed("same")}}
 	plan(units, target)
+	aim(circumstances{now: noon, units: units})
 	got := map[string]string{}
 	for name, one := range units {
 		text := "rest"
