@@ -28,6 +28,9 @@ func loadConfig(file string) (v1alpha1.AgentSpec, error) {
 	for _, path := range []*string{&spec.StateDir, &spec.TrustPolicy, &spec.StatusKey, &spec.StatusKeyPassword, &spec.Kubeconfig} {
 		*path = relativeTo(dir, *path)
 	}
+	for i := range spec.Identities {
+		spec.Identities[i] = relativeTo(dir, spec.Identities[i])
+	}
 	for i := range spec.Registries {
 		spec.Registries[i].CAFile = relativeTo(dir, spec.Registries[i].CAFile)
 		spec.Registries[i].DockerConfig = relativeTo(dir, spec.Registries[i].DockerConfig)

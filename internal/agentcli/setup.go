@@ -18,6 +18,7 @@ import (
 	"pinnace.dev/pinnace/pkg/agent"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/sealed"
 )
 
 // passwordVariable holds the status key's password where no file does; cosign's own name.
@@ -94,6 +95,12 @@ func (s *session) setUp(file string) (*setup, error) {
 	}
 	if signer != nil {
 		config.Signer = signer
+	}
+	if len(spec.Identities) > 0 {
+		config.Identities = func() (sealed.Identities, error) { return loadIdentities(spec.Identities) }
+		if _, err := config.Identities(); err != nil {
+			return fail(usagef("%s: spec.identities: %w", file, err))
+		}
 	}
 	return &setup{
 		spec: spec, agent: agent.New(config), metrics: metrics, state: state, cluster: cluster, log: log,

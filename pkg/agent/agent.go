@@ -13,6 +13,7 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/sealed"
 )
 
 // Defaults of a [Config].
@@ -44,6 +45,8 @@ type Config struct {
 	Drift DriftSource
 	// Signer signs status reports; none are sent when nil.
 	Signer EnvelopeSigner
+	// Identities reads the cluster's keys for what was sealed to it; it has none when nil.
+	Identities func() (sealed.Identities, error)
 	// Limits hold for every bundle, whatever the target says.
 	Limits []v1alpha1.Limit
 	// Interval between polls; the target's when zero, or DefaultInterval.
@@ -86,7 +89,7 @@ type Agent struct {
 	results chan func()
 	// commands come from people, and run on the loop.
 	commands chan func()
-	workers sync.WaitGroup
+	workers  sync.WaitGroup
 
 	mu         sync.Mutex
 	remembered Remembered // shared with the pull

@@ -27,6 +27,8 @@ type Deployment struct {
 	// Record keeps, durably and before the first write to the cluster, what Deploy is going to touch, so that a crash
 	// orphans nothing. Nil in Remove, Health and Repair.
 	Record func(apply.Inventory) error
+
+	secrets []string // texts that no error may show
 }
 
 // Deployer brings bundles of one method to the cluster. It may be used concurrently, for different bundles. Errors are
@@ -86,6 +88,7 @@ func (a *Agent) deploy(ctx context.Context, want v1alpha1.TargetBundle, generati
 		return err
 	}
 	result, err := a.cfg.Deployers[want.Method].Deploy(ctx, deployment)
+	err = hide(err, deployment.secrets)
 	record, saveErr := a.save(next(result.Inventory, err == nil))
 	if saveErr != nil {
 		record = failed.record
@@ -133,17 +136,21 @@ func (a *Agent) prepare(ctx context.Context, want *v1alpha1.TargetBundle) (Deplo
 	if err != nil {
 		return deployment, problem(StageFetch, subject(want), err)
 	}
+	if err := a.openValues(&deployment); err != nil {
+		return deployment, err
+	}
 	if want.Method == v1alpha1.MethodRelease {
 		deployment.Chart = layer
 		return deployment, nil
 	}
-	if deployment.Objects, err = manifests.Read(layer); err != nil {
-		return deployment, invalid(want, err)
+	if err := a.openObjects(&deployment, layer); err != nil {
+		return deployment, err
 	}
-	if err := manifests.Substitute(deployment.Objects, want.Variables); err != nil {
+	if err := manifests.Substitute(deployment.Objects, deployment.Bundle.Variables); err != nil {
 		return deployment, &Error{
 			Stage: StageApply, Subject: subject(want), Reason: ReasonVariableMissing,
-			Mend: "set it in the bundle's variables, or give it a default as in ${NAME:=value}", Err: err,
+			Mend: "set it in the bundle's variables, or give it a default as in ${NAME:=value}",
+			Err:  hide(err, deployment.secrets),
 		}
 	}
 	if err := deployment.Scope.Check(deployment.Objects, want.Namespace, a.clusterKind); err != nil {

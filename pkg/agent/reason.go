@@ -16,6 +16,7 @@ const (
 	StageFetch   Stage = "fetch"   // bytes into the state folder
 	StageAccept  Stage = "accept"  // is the target for us, new and fresh
 	StageScope   Stage = "scope"   // what a bundle may touch
+	StageOpen    Stage = "open"    // what was sealed for this cluster
 	StageApply   Stage = "apply"
 	StageHealth  Stage = "health"
 	StagePrune   Stage = "prune"
@@ -46,6 +47,7 @@ const (
 	ReasonInvalidBundle     Reason = "InvalidBundle"
 	ReasonPruneGuard        Reason = "PruneGuard"
 	ReasonVariableMissing   Reason = "VariableMissing"
+	ReasonNotOpened         Reason = "NotOpened"
 	ReasonNotFound          Reason = "NotFound"
 	ReasonUnauthorized      Reason = "Unauthorized"
 	ReasonUnreachable       Reason = "Unreachable"

@@ -15,19 +15,31 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"pinnace.dev/pinnace/pkg/oci/archive"
+	"pinnace.dev/pinnace/pkg/sealed"
 )
 
 // MaxObjects stops bundles that fill the memory of a small node with tiny objects.
 const MaxObjects = 50_000
 
-// Read returns the objects of a bundle's content layer, in the order of its files.
+// Read returns the objects of a bundle's content layer, in the order of its files. What SOPS encrypted stays so.
 func Read(layer []byte) ([]*unstructured.Unstructured, error) {
+	return ReadSealed(layer, nil)
+}
+
+// ReadSealed is [Read] with files that SOPS encrypted given to decrypt first.
+func ReadSealed(layer []byte, decrypt func(file []byte) ([]byte, error)) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
 	err := archive.Walk(bytes.NewReader(layer), archive.Limits{}, func(name string, content []byte) error {
 		switch path.Ext(name) {
 		case ".yaml", ".yml", ".json":
 		default:
 			return nil
+		}
+		if decrypt != nil && sealed.IsSOPS(content) {
+			var err error
+			if content, err = decrypt(content); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
 		}
 		found, err := readObjects(content, MaxObjects-len(objects))
 		if err != nil {

@@ -61,6 +61,23 @@ func decoded(field, text string) string {
 	return text
 }
 
+// HasSealed reports whether an object is a Secret with sealed values.
+func HasSealed(object map[string]any) bool {
+	if !IsSecret(object) {
+		return false
+	}
+	for _, field := range fields {
+		values, _ := object[field].(map[string]any)
+		for _, value := range values {
+			text, _ := value.(string)
+			if _, sealed := Text(decoded(field, text)); sealed {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // OpenSecret opens the sealed values of a Secret in place; other objects are left alone. It returns the texts, for
 // errors to be kept free of them.
 func OpenSecret(with Identities, cluster, namespace string, object map[string]any) (secrets []string, err error) {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,7 +64,7 @@ var sopsMark = regexp.MustCompile(`(?m)^sops:|^\s*"sops"\s*:|[{,]\s*"?sops"?\s*:
 
 // IsSOPS reports whether a YAML or JSON file is encrypted by SOPS.
 func IsSOPS(file []byte) bool {
-	if !sopsMark.Match(file) || !bytes.Contains(file, []byte("ENC[AES256_GCM,")) {
+	if !bytes.Contains(file, []byte("ENC[AES256_GCM,")) || !sopsMark.Match(file) {
 		return false
 	}
 	documents, err := readDocuments(file)
@@ -361,9 +362,15 @@ func (o *sopsOpener) value(text, path string) (plain, tag string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("%w: it was changed, or belongs elsewhere", ErrDamaged)
 	}
-	plain = string(opened)
-	if tag == "!!bool" {
+	switch plain = string(opened); tag {
+	case "!!bool":
 		plain = strings.ToLower(plain) // SOPS writes Python's True and False
+	case "!!float":
+		number, err := strconv.ParseFloat(plain, 64)
+		if err != nil {
+			return "", "", fmt.Errorf("%w: it is no number", ErrDamaged)
+		}
+		plain = strconv.FormatFloat(number, 'g', -1, 64) // not as a long integer
 	}
 	return plain, tag, nil
 }
