@@ -9,7 +9,7 @@ import (
 // layers only: siblings never import each other.
 var layers = [][]string{
 	{"api"},
-	{"pkg/oci/internal", "pkg/oci/archive", "pkg/sealed"},
+	{"pkg/oci/internal", "pkg/oci/archive", "pkg/sealed", "pkg/window"},
 	{"pkg/oci"},
 	{"pkg/oci/signing", "pkg/oci/registry", "pkg/manifests"},
 	{"pkg/oci/registrytest"},
@@ -92,6 +92,7 @@ var thirdParty = []struct {
 	{"k8s.io/client-go/util/jsonpath", []string{"pkg/bundler/render"}, "a parser of paths, and no client"},
 	// pkg/manifests takes Kubernetes' own kinds from its scheme, and no client.
 	{"k8s.io/client-go", []string{"pkg/agent", "pkg/manifests", "internal/agentcli", "e2e", "hack"}, "only the edge talks to clusters"},
+	{"github.com/robfig/cron/v3", []string{"pkg/window"}, "when windows open is decided in one place, for builder and agent"},
 	{"filippo.io/age", []string{"pkg/sealed"}, "secrets are sealed and opened in one place"},
 	{"github.com/getsops/sops/v3", nil, "it brings the SDKs of every cloud's key service, 42 MiB; tests only"},
 	{"github.com/spf13/cobra", []string{"internal/cli", "internal/agentcli"}, "commands are presentation"},

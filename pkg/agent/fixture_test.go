@@ -282,14 +282,17 @@ type deployer struct {
 	calls   []string
 	fail    map[string]error
 	unready map[string]bool
-	texts   map[string][]string
+	broken  map[string]bool // digests that never become ready
+	// failDigest are digests that cannot be applied.
+	failDigest map[string]error
+	texts      map[string][]string
 	// namespaces: inventories list the bundle's namespace, as a real one's do.
 	namespaces bool
 }
 
 func newDeployer() *deployer {
 	return &deployer{
-		running: map[string]v1alpha1.TargetBundle{}, fail: map[string]error{}, unready: map[string]bool{}, texts: map[string][]string{},
+		running: map[string]v1alpha1.TargetBundle{}, fail: map[string]error{}, unready: map[string]bool{}, broken: map[string]bool{}, texts: map[string][]string{},
 	}
 }
 
@@ -297,6 +300,12 @@ func (d *deployer) text(bundle string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.texts[bundle]
+}
+
+func (d *deployer) runs(bundle string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.running[bundle].Digest
 }
 
 func (d *deployer) Deploy(_ context.Context, deployment agent.Deployment) (apply.Result, error) {
@@ -319,7 +328,7 @@ func (d *deployer) Deploy(_ context.Context, deployment agent.Deployment) (apply
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.calls = append(d.calls, "deploy "+name)
-	if err := d.fail[name]; err != nil {
+	if err := errors.Join(d.fail[name], d.failDigest[deployment.Bundle.Digest]); err != nil {
 		return apply.Result{Inventory: inventory}, err
 	}
 	d.running[name], d.texts[name] = deployment.Bundle, texts
@@ -341,7 +350,7 @@ func (d *deployer) Health(_ context.Context, deployment agent.Deployment) (apply
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	health := apply.Health{Total: len(deployment.Previous), Ready: len(deployment.Previous)}
-	if d.unready[deployment.Bundle.Name] {
+	if d.unready[deployment.Bundle.Name] || d.broken[deployment.Bundle.Digest] {
 		health.Ready = 0
 		health.Problems = []v1alpha1.Problem{{Object: "v1 ConfigMap apps/x", Reason: "InProgress", Message: "not yet"}}
 	}

@@ -17,13 +17,13 @@ import (
 const AnnotationSubstitute = v1alpha1.Group + "/substitute"
 
 // Substitute replaces ${NAME} in the objects, with Flux's syntax: defaults, and $${NAME} for a literal one. Objects are
-// left alone when there are no variables, and those that opt out by annotation or label always. A name without a value
+// left alone when variables is nil, and those that opt out by annotation or label always. A name without a value
 // and without a default is an error.
 //
 // A field that is nothing but a variable gets the type that the object's kind has there, so that both replicas: ${N}
 // and id: "${ID}" work when both values are digits; where the type is unknown it stays a string.
 func Substitute(objects []*unstructured.Unstructured, variables map[string]string) error {
-	if len(variables) == 0 {
+	if variables == nil {
 		return nil
 	}
 	types := typesOf(objects)

@@ -120,7 +120,7 @@ func (s span) opening(at time.Time) time.Time {
 		if wall = s.schedule.Next(wall); wall.IsZero() {
 			return time.Time{}
 		}
-		start := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), 0, 0, s.zone)
+		start := first(wall, s.zone)
 		switch {
 		case start.After(at):
 			return start
@@ -128,6 +128,17 @@ func (s span) opening(at time.Time) time.Time {
 			return at
 		}
 	}
+}
+
+// first is when the clock in zone shows wall; the first of both times in the hour that comes twice in autumn.
+func first(wall time.Time, zone *time.Location) time.Time {
+	start := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), 0, 0, zone)
+	for _, shift := range []time.Duration{30 * time.Minute, time.Hour, 2 * time.Hour} {
+		if earlier := start.Add(-shift); onWall(earlier).Equal(wall) {
+			return earlier
+		}
+	}
+	return start
 }
 
 // onWall is what a clock in the time's zone shows, as if it were UTC.
