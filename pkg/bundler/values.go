@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/sealed"
 )
 
 // mergeValuesFiles puts the files' values, each over those before it, under spec.helm.values.
@@ -19,6 +20,10 @@ func (f *Found) mergeValuesFiles() error {
 		content, err := f.folder().File(name)
 		if err != nil {
 			return f.Document.Errorf(place, "%v", err)
+		}
+		if sealed.IsSOPS(content) {
+			return f.Document.Errorf(place, "%s: is encrypted by SOPS, and values are merged before the cluster is reached; put them into a Secret that SOPS encrypts, in a bundle that this one depends on, and name it in spec.helm.valuesFrom",
+				path.Join(f.Source.Path, name))
 		}
 		values := v1alpha1.Values{}
 		data, err := yaml.YAMLToJSONStrict(content)
