@@ -139,6 +139,8 @@ func (c *Cluster) startControllers() error {
 	access := []string{
 		"--kubeconfig=" + c.Kubeconfig, "--authentication-kubeconfig=" + c.Kubeconfig,
 		"--authorization-kubeconfig=" + c.Kubeconfig, "--leader-elect=false", "--secure-port=0",
+		// Their defaults of 20 and 50 requests a second would be what tests and benchmarks wait for.
+		"--kube-api-qps=300", "--kube-api-burst=600",
 	}
 	programs := map[string][]string{
 		"kube-controller-manager": append([]string{

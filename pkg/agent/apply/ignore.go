@@ -1,8 +1,10 @@
 package apply
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -17,7 +19,8 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-// IgnoredPointers returns the JSON pointers (RFC 6901) of the rules that match the object.
+// IgnoredPointers returns the JSON pointers (RFC 6901) of the rules that match the object. They may hold wildcards, see
+// [Expand].
 func IgnoredPointers(rules []v1alpha1.DriftIgnore, object *unstructured.Unstructured) []string {
 	var pointers []string
 	for _, rule := range rules {
@@ -39,15 +42,70 @@ func matches(pattern, text string) bool {
 	return err == nil && ok
 }
 
+// Expand returns the pointers with a segment * replaced by every key of the map, or index of the list, that is there in
+// one of the objects: /spec/template/spec/containers/*/image names the images of all containers. It returns a pointer
+// once, and passes over one with a wildcard that meets nothing.
+func Expand(pointers []string, objects ...*unstructured.Unstructured) []string {
+	found := map[string]bool{}
+	for _, pointer := range pointers {
+		if !strings.Contains(pointer, "*") {
+			found[pointer] = true
+			continue
+		}
+		for _, object := range objects {
+			if object != nil {
+				expand("", segments(pointer), object.Object, found)
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// expand follows the segments below a value and notes the pointers that lead to something.
+func expand(prefix string, rest []string, value any, found map[string]bool) {
+	if len(rest) == 0 {
+		found[prefix] = true
+		return
+	}
+	keys := rest[:1]
+	if rest[0] == "*" {
+		keys = children(value)
+	}
+	for _, key := range keys {
+		if below, ok := child(value, key); ok {
+			expand(prefix+"/"+escape(key), rest[1:], below, found)
+		}
+	}
+}
+
+// children are the keys of a map, or the indices of a list.
+func children(value any) []string {
+	switch value := value.(type) {
+	case map[string]any:
+		return slices.Collect(maps.Keys(value))
+	case []any:
+		keys := make([]string, len(value))
+		for i := range keys {
+			keys[i] = strconv.Itoa(i)
+		}
+		return keys
+	}
+	return nil
+}
+
+func escape(segment string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(segment, "~", "~0"), "/", "~1")
+}
+
 // WithoutFields returns the object without the fields that the pointers name; pointers to nothing are passed over.
 func WithoutFields(object *unstructured.Unstructured, pointers []string) (*unstructured.Unstructured, error) {
+	pointers = Expand(pointers, object)
 	if len(pointers) == 0 {
 		return object, nil
 	}
 	// From the back, so that removing an item of a list doesn't move those that are still to go.
-	sorted := slices.Sorted(slices.Values(pointers))
-	slices.Reverse(sorted)
-	return patched(object, jsondiff.GenerateRemovePatch(slices.Compact(sorted)...))
+	slices.SortFunc(pointers, func(a, b string) int { return slices.CompareFunc(segments(b), segments(a), compareSegments) })
+	return patched(object, jsondiff.GenerateRemovePatch(pointers...))
 }
 
 // keepIgnored returns the object as it may be applied without touching the fields that the pointers name. A field that
@@ -55,14 +113,16 @@ func WithoutFields(object *unstructured.Unstructured, pointers []string) (*unstr
 // that another owns is left out. The live resource version makes the server refuse the apply if somebody wrote since.
 func keepIgnored(object, live *unstructured.Unstructured, pointers []string, manager string) (*unstructured.Unstructured, error) {
 	owned := ownFields(live, manager)
+	pointers = Expand(pointers, object)
 	var leave []string
 	var keep []jsondiff.ReplaceOp
 	for _, pointer := range pointers {
 		if _, wanted := lookup(object.Object, pointer); !wanted {
 			continue
 		}
-		value, found := lookup(live.Object, pointer)
-		if found && owns(owned, live.Object, pointer) {
+		at, there := counterpart(object.Object, live.Object, pointer)
+		value, found := lookup(live.Object, at)
+		if there && found && owns(owned, live.Object, at) {
 			keep = append(keep, jsondiff.ReplaceOp{Path: pointer, Value: value})
 		} else {
 			leave = append(leave, pointer)
@@ -76,6 +136,16 @@ func keepIgnored(object, live *unstructured.Unstructured, pointers []string, man
 		object.SetResourceVersion(live.GetResourceVersion())
 	}
 	return WithoutFields(object, leave)
+}
+
+// compareSegments orders indices of a list as numbers: 10 after 9.
+func compareSegments(a, b string) int {
+	x, errX := strconv.Atoi(a)
+	y, errY := strconv.Atoi(b)
+	if errX == nil && errY == nil {
+		return cmp.Compare(x, y)
+	}
+	return strings.Compare(a, b)
 }
 
 func patched(object *unstructured.Unstructured, patch jsonpatch.Patch) (*unstructured.Unstructured, error) {
@@ -104,6 +174,31 @@ func lookup(value any, pointer string) (any, bool) {
 		}
 	}
 	return value, true
+}
+
+// counterpart returns where the field that the pointer names in one object is in another: items of a list are told by
+// their name, where they have one, because something may have put another before them.
+func counterpart(from, to any, pointer string) (string, bool) {
+	at := ""
+	for _, segment := range segments(pointer) {
+		items, isList := to.([]any)
+		next, ok := child(from, segment)
+		if !ok {
+			return "", false
+		}
+		if fields, isMap := next.(map[string]any); isList && isMap && fields["name"] != nil {
+			index := slices.IndexFunc(items, func(item any) bool {
+				other, ok := item.(map[string]any)
+				return ok && other["name"] == fields["name"]
+			})
+			segment = strconv.Itoa(index)
+		}
+		if to, ok = child(to, segment); !ok {
+			return "", false
+		}
+		from, at = next, at+"/"+escape(segment)
+	}
+	return at, true
 }
 
 func child(value any, segment string) (any, bool) {

@@ -3,6 +3,7 @@ package apply
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -136,6 +137,45 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
+func TestWithoutFields(t *testing.T) {
+	object := func() *unstructured.Unstructured {
+		items := []any{}
+		for i := range 12 {
+			items = append(items, map[string]any{"name": fmt.Sprint(i), "image": "x", "a/b~c": "y"})
+		}
+		return &unstructured.Unstructured{Object: map[string]any{
+			"kind": "X", "metadata": map[string]any{"annotations": map[string]any{"one": "1", "two": "2"}},
+			"list": []any{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"}, "items": items,
+		}}
+	}
+	for name, tc := range map[string]struct {
+		pointers []string
+		want     []string // of Expand
+		left     func(map[string]any) any
+		leaves   any
+	}{
+		"plain":    {[]string{"/items"}, []string{"/items"}, func(o map[string]any) any { return o["items"] }, nil},
+		"nothing":  {[]string{"/absent/*/x", "/kind/*"}, nil, func(o map[string]any) any { return o["kind"] }, "X"},
+		"map":      {[]string{"/metadata/annotations/*"}, []string{"/metadata/annotations/one", "/metadata/annotations/two"}, func(o map[string]any) any { return o["metadata"] }, map[string]any{"annotations": map[string]any{}}},
+		"list":     {[]string{"/list/2", "/list/10", "/list/9"}, []string{"/list/10", "/list/2", "/list/9"}, func(o map[string]any) any { return o["list"] }, []any{"a", "b", "d", "e", "f", "g", "h", "i"}},
+		"escaped":  {[]string{"/items/1*", "/items/*/a~1b~0c"}, nil, func(o map[string]any) any { return o["items"].([]any)[11] }, map[string]any{"name": "11", "image": "x"}},
+		"in items": {[]string{"/items/*/image"}, nil, func(o map[string]any) any { return o["items"].([]any)[3] }, map[string]any{"name": "3", "a/b~c": "y"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Expand(tc.pointers, object()); tc.want != nil && !slices.Equal(got, tc.want) {
+				t.Errorf("Expand = %v, want %v", got, tc.want)
+			}
+			got, err := WithoutFields(object(), tc.pointers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.leaves, tc.left(got.Object)); diff != "" {
+				t.Errorf("left (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestKeepIgnored(t *testing.T) {
 	const apply, update = metav1.ManagedFieldsOperationApply, metav1.ManagedFieldsOperationUpdate
 	containers := func(image string) []any {
@@ -183,6 +223,20 @@ func TestKeepIgnored(t *testing.T) {
 			[]string{"/spec/containers/0/image"},
 			map[string]any{"replicas": int64(1), "containers": containers("web:2")},
 			true,
+		},
+		"in all items, others before ours": {
+			map[string]any{"containers": append([]any{map[string]any{"name": "proxy", "image": "proxy:9"}}, containers("web:2")...)},
+			[]metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:image":{}}}}}`)},
+			[]string{"/spec/containers/*/image"},
+			map[string]any{"replicas": int64(1), "containers": containers("web:2")},
+			true,
+		},
+		"an item that is not there": {
+			map[string]any{"containers": []any{map[string]any{"name": "proxy", "image": "proxy:9"}}},
+			[]metav1.ManagedFieldsEntry{entryOf("pinnace", apply, `{"f:spec":{"f:containers":{}}}`)},
+			[]string{"/spec/containers/*/image"},
+			map[string]any{"replicas": int64(1), "containers": []any{map[string]any{"name": "web"}}},
+			false,
 		},
 		"not applied at all": {
 			map[string]any{"paused": true}, nil, []string{"/spec/paused"}, desired, false,
