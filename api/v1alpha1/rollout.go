@@ -181,13 +181,15 @@ type RolloutGate struct {
 	// A cluster may start when its wave is below OpenWave, or is OpenWave and its bucket below OpenBucket.
 	OpenWave   int `json:"openWave"`
 	OpenBucket int `json:"openBucket"`
-	// Attempt increases when people resume: clusters that failed may try again.
+	// Attempt is the sequence at which people resumed: clusters that failed before may try again.
 	Attempt int64 `json:"attempt,omitempty"`
 
-	// Step of the plan's ladder that is being worked on; StepSince is when it began, BakingSince when it succeeded.
+	// Step of the plan's ladder that is being worked on; StepSince is when it began, BakingSince when it succeeded, and
+	// OpenedAt when the gate was last opened wider.
 	Step        int         `json:"step"`
 	StepSince   metav1.Time `json:"stepSince,omitzero"`
 	BakingSince metav1.Time `json:"bakingSince,omitzero"`
+	OpenedAt    metav1.Time `json:"openedAt,omitzero"`
 	// Reason and Message say why it stands so.
 	Reason  string `json:"reason,omitempty"`
 	Message string `json:"message,omitempty"`

@@ -106,11 +106,9 @@ type IndexCluster struct {
 	StatusKey  string            `json:"statusKey,omitempty"`
 	Generation int64             `json:"generation"`
 	Digest     string            `json:"digest"`
-	// Content is the hash of the target without generation and times.
+	// Content is the hash of what the fleet repository asks for, without generation and times.
 	Content   string      `json:"content"`
 	ExpiresAt metav1.Time `json:"expiresAt"`
-	// Desired is Content's hash of what the fleet repository asks for, where a rollout still holds some of it back.
-	Desired string `json:"desired,omitempty"`
 	// Rollouts are those that the target announces.
 	Rollouts []IndexRollout `json:"rollouts,omitempty"`
 	Bundles  []string       `json:"bundles,omitempty"`
