@@ -3,7 +3,6 @@ package signing
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 
@@ -21,10 +20,14 @@ func GenerateKey(password []byte) (private, public []byte, err error) {
 	return keys.PrivateBytes, keys.PublicBytes, nil
 }
 
-// Signer signs with one private key. It may be used concurrently.
-type Signer struct {
-	key    signature.SignerVerifier
-	public []byte
+// ImportKey turns a private key that another tool made into a key pair in cosign's format. The file is PEM: PKCS #8,
+// PKCS #1 or SEC 1, of RSA, ECDSA or Ed25519, not encrypted.
+func ImportKey(file string, password []byte) (private, public []byte, err error) {
+	keys, err := cosign.ImportKeyPair(file, func(bool) ([]byte, error) { return password, nil })
+	if err != nil {
+		return nil, nil, fmt.Errorf("import key %s: %w; it must be an unencrypted PEM key: openssl pkcs8 -topk8 -nocrypt turns others into one", file, err)
+	}
+	return keys.PrivateBytes, keys.PublicBytes, nil
 }
 
 // ErrPassword says that a private key could not be decrypted.
@@ -37,9 +40,15 @@ func LoadSigner(private, password []byte) (*Signer, error) {
 		if bytes.Contains(private, []byte("ENCRYPTED")) {
 			return nil, fmt.Errorf("private key: %w: %w", ErrPassword, err)
 		}
-		return nil, fmt.Errorf("private key: %w; make one with pinnace keys generate or cosign generate-key-pair", err)
+		return nil, fmt.Errorf("private key: %w; make one with pinnace keys generate or cosign generate-key-pair, or pinnace keys import another", err)
 	}
-	public, err := key.PublicKey()
+	return NewSigner(context.Background(), key, false)
+}
+
+// NewSigner signs with a key that is elsewhere, such as in a KMS. With batches, [Signer.SignAll] signs one statement
+// about many artifacts, since each signature costs a request and money.
+func NewSigner(ctx context.Context, key signature.SignerVerifier, batches bool) (*Signer, error) {
+	public, err := key.PublicKey(publicKeyOptions(ctx)...)
 	if err != nil {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
@@ -47,26 +56,5 @@ func LoadSigner(private, password []byte) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
-	return &Signer{key: key, public: pem}, nil
-}
-
-// PublicKey returns the public key, PEM.
-func (s *Signer) PublicKey() []byte { return s.public }
-
-func (s *Signer) sign(ctx context.Context, payload []byte) ([]byte, error) {
-	return s.key.SignMessage(bytes.NewReader(payload), optionsOf(ctx)...)
-}
-
-// parsePublicKey reads a PEM public key: ECDSA, RSA (2048 bits or more) or Ed25519.
-func parsePublicKey(pem []byte) (signature.Verifier, string, error) {
-	public, err := cryptoutils.UnmarshalPEMToPublicKey(pem)
-	if err != nil {
-		return nil, "", fmt.Errorf("public key: %w", err)
-	}
-	verifier, err := signature.LoadVerifier(public, crypto.SHA256)
-	if err != nil {
-		return nil, "", fmt.Errorf("public key: %w", err)
-	}
-	canonical, err := cryptoutils.MarshalPublicKeyToPEM(public)
-	return verifier, string(canonical), err
+	return &Signer{key: key, public: pem, batches: batches}, nil
 }

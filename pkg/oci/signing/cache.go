@@ -1,0 +1,49 @@
+package signing
+
+import (
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"pinnace.dev/pinnace/pkg/oci"
+)
+
+// maxCached stops a cache that grows with every version that ever ran; an agent has some hundred artifacts.
+const maxCached = 4096
+
+// cache remembers what one policy accepted. What was signed stays signed: a digest stands for its bytes, and a signature
+// is valid by the time at which it was made. Refusals are not remembered, since a signature may yet come.
+type cache struct {
+	mu       sync.Mutex
+	accepted map[cacheKey]acceptance
+}
+
+// cacheKey has the name, since it chooses the rule.
+type cacheKey struct {
+	name   string
+	digest digest.Digest
+}
+
+type acceptance struct {
+	rule     string
+	signers  []string
+	evidence []oci.Attached
+}
+
+func newCache() *cache { return &cache{accepted: map[cacheKey]acceptance{}} }
+
+func (c *cache) get(key cacheKey) (acceptance, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, ok := c.accepted[key]
+	return found, ok
+}
+
+func (c *cache) put(key cacheKey, found acceptance) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.accepted) >= maxCached {
+		clear(c.accepted)
+	}
+	c.accepted[key] = found
+}

@@ -1,0 +1,151 @@
+package evidence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pinnace.dev/pinnace/pkg/oci"
+)
+
+// Reader finds the proofs of one manifest, place by place, so that who has enough asks for no more.
+type Reader struct {
+	repo     oci.Repository
+	subject  ocispec.Descriptor
+	wanted   func(predicate string) bool
+	evidence []oci.Attached
+	found    int
+}
+
+// NewReader reads the proofs of a manifest in repo. Attestations whose type is known beforehand and not wanted are left
+// unread; nil wants all.
+func NewReader(repo oci.Repository, subject ocispec.Descriptor, wanted func(predicate string) bool) *Reader {
+	return &Reader{repo: repo, subject: subject, wanted: wanted}
+}
+
+// Evidence returns the manifests that were read: who copies them along can verify again.
+func (r *Reader) Evidence() []oci.Attached { return r.evidence }
+
+// Tagged returns what is under cosign's tag for signatures; none where there is no such tag. One request on a registry.
+func (r *Reader) Tagged(ctx context.Context) ([]*Proof, error) {
+	return r.tagged(ctx, oci.SignatureTag(r.subject.Digest))
+}
+
+// TaggedAttestations returns what is under cosign's tag for attestations.
+func (r *Reader) TaggedAttestations(ctx context.Context) ([]*Proof, error) {
+	return r.tagged(ctx, oci.AttestationTag(r.subject.Digest))
+}
+
+func (r *Reader) tagged(ctx context.Context, tag string) ([]*Proof, error) {
+	desc, data, err := oci.FetchTagged(ctx, r.repo, tag)
+	if errors.Is(err, oci.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := parseManifest(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s:%s: %w", r.repo, tag, err)
+	}
+	place := oci.Attached{Descriptor: desc, Tag: tag}
+	r.evidence = append(r.evidence, place)
+	return r.layers(FormatTag, place, manifest), nil
+}
+
+// Referrers returns the signatures and attestations among the manifests that name the subject. One that cannot be read
+// is a broken proof among the others.
+func (r *Reader) Referrers(ctx context.Context) ([]*Proof, error) {
+	list, err := oci.Referrers(ctx, r.repo, r.subject)
+	if err != nil {
+		return nil, err
+	}
+	var proofs []*Proof
+	for _, desc := range list {
+		inBundle := strings.HasPrefix(desc.ArtifactType, bundlePrefix)
+		predicate := desc.Annotations[AnnotationPredicate]
+		switch {
+		case !inBundle && desc.ArtifactType != ArtifactTypeSignature && desc.ArtifactType != artifactTypeAttest:
+			continue // SBOMs and whatever else names the subject
+		case inBundle && predicate != "" && r.wanted != nil && !r.wanted(predicate):
+			continue
+		case len(proofs) >= MaxProofs:
+			return proofs, nil
+		}
+		found, err := r.referrer(ctx, desc, inBundle)
+		if err != nil {
+			return proofs, err
+		}
+		proofs = append(proofs, found...)
+	}
+	return proofs, nil
+}
+
+func (r *Reader) referrer(ctx context.Context, desc ocispec.Descriptor, inBundle bool) ([]*Proof, error) {
+	place := oci.Attached{Descriptor: desc}
+	format := FormatReferrer
+	if inBundle {
+		format = FormatBundle
+	}
+	broken := func(err error) []*Proof {
+		return []*Proof{{Format: format, Manifest: place, subject: r.subject.Digest, content: &signature{}, broken: err}}
+	}
+	data, err := oci.ReadAll(ctx, r.repo, desc, oci.MaxManifest)
+	if permanent(err) {
+		return broken(err), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := parseManifest(data)
+	if err != nil {
+		return broken(err), nil
+	}
+	r.evidence = append(r.evidence, place)
+	if !inBundle {
+		return r.layers(format, place, manifest), nil
+	}
+	if len(manifest.Layers) != 1 {
+		return broken(fmt.Errorf("%w: %d layers in a bundle's manifest, want 1", oci.ErrDamaged, len(manifest.Layers))), nil
+	}
+	return []*Proof{{
+		Format: format, Manifest: place, subject: r.subject.Digest, content: &bundled{repo: r.repo, layer: manifest.Layers[0]},
+	}}, nil
+}
+
+// layers turns the layers of cosign's own manifests into proofs.
+func (r *Reader) layers(format Format, place oci.Attached, manifest ocispec.Manifest) []*Proof {
+	var proofs []*Proof
+	for _, layer := range manifest.Layers {
+		if r.found++; r.found > MaxProofs {
+			break
+		}
+		proof := &Proof{Format: format, Manifest: place, subject: r.subject.Digest}
+		switch layer.MediaType {
+		case mediaTypeSimpleSigning:
+			proof.content = &signature{repo: r.repo, layer: layer}
+		case mediaTypeEnvelope:
+			proof.content = &envelope{signature: signature{repo: r.repo, layer: layer}}
+		default:
+			continue
+		}
+		proofs = append(proofs, proof)
+	}
+	return proofs
+}
+
+// parseManifest reads a manifest of signatures. Docker's media type is taken too: cosign writes what the image has.
+func parseManifest(data []byte) (ocispec.Manifest, error) {
+	var manifest ocispec.Manifest
+	if err := json.Unmarshal(data, &manifest); err != nil {
+		return manifest, fmt.Errorf("%w: %w", oci.ErrDamaged, err)
+	}
+	if len(manifest.Layers) > MaxProofs {
+		return manifest, fmt.Errorf("%w: %d signatures, at most %d are read", oci.ErrTooLarge, len(manifest.Layers), MaxProofs)
+	}
+	return manifest, nil
+}
