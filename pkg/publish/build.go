@@ -59,8 +59,7 @@ func (v variants) index() []v1alpha1.IndexBundle {
 type variants map[string]*variant
 
 func (v variants) artifact(a target.Assignment) target.Artifact {
-	built := v[a.Variant].index
-	return target.Artifact{Digest: built.Digest, LayerDigest: built.LayerDigest, Method: built.Method}
+	return v[a.Variant].built()
 }
 
 func (v variants) sorted() []*variant {
@@ -71,26 +70,32 @@ func compareBundles(a, b v1alpha1.IndexBundle) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Digest, b.Digest), strings.Compare(a.Key, b.Key))
 }
 
+// renders counts the variants that the last publish didn't have.
+func (v variants) renders() int {
+	n := 0
+	for _, variant := range v {
+		if variant.artifact.Layers != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // build renders every variant that the last publish didn't have.
-func (p *publisher) build(ctx context.Context, loaded *Loaded, parent v1alpha1.FleetIndex) (variants, error) {
+func (p *publisher) build(ctx context.Context, sources []v1alpha1.IndexSource, all variants, parent v1alpha1.FleetIndex) error {
 	known := map[string]v1alpha1.IndexBundle{}
 	for _, bundle := range parent.Bundles {
 		known[bundle.Name+" "+bundle.Key] = bundle
 	}
 	commits := map[string]string{}
-	for _, source := range loaded.Sources {
+	for _, source := range sources {
 		commits[source.Name] = source.Commit
-	}
-
-	all, err := p.variants(ctx, loaded)
-	if err != nil {
-		return nil, err
 	}
 	list := slices.Collect(maps.Values(all))
 	progress := p.stage("build", len(list))
-	err = p.each(ctx, len(list), func(ctx context.Context, i int) error {
+	return p.each(ctx, len(list), func(ctx context.Context, i int) error {
 		v := list[i]
-		key, err := v.key()
+		key, err := v.key(ctx)
 		if err != nil {
 			return err
 		}
@@ -102,19 +107,52 @@ func (p *publisher) build(ctx context.Context, loaded *Loaded, parent v1alpha1.F
 		progress(v.index.Name, v.action)
 		return nil
 	})
-	return all, err
 }
 
-// variants plans every cluster to find what has to be rendered. Plans are not kept: those of 5,000 clusters would fill
-// the memory, and are made again faster than they are swapped.
-func (p *publisher) variants(ctx context.Context, loaded *Loaded) (variants, error) {
+// draft is what is kept of a cluster's plan: plans of thousands of clusters would fill the memory, and are made again
+// faster than they are swapped.
+type draft struct {
+	sketch target.Sketch
+	// variants are those of the cluster's bundles, in the order of the target.
+	variants []*variant
+}
+
+func (d draft) content() string {
+	return d.sketch.Content(func(yield func(target.Artifact) bool) {
+		for _, v := range d.variants {
+			if !yield(v.built()) {
+				return
+			}
+		}
+	})
+}
+
+func (d draft) bundles() []string {
+	names := make([]string, len(d.variants))
+	for i, v := range d.variants {
+		names[i] = v.index.Name
+	}
+	return names
+}
+
+func (v *variant) built() target.Artifact {
+	return target.Artifact{Digest: v.index.Digest, LayerDigest: v.index.LayerDigest, Method: v.index.Method}
+}
+
+// plan looks at every cluster once, to find what has to be rendered and whether its target changes.
+func (p *publisher) plan(ctx context.Context, loaded *Loaded) ([]draft, variants, error) {
 	var (
-		mu   sync.Mutex
-		all  = variants{}
-		errs []error
+		mu     sync.Mutex
+		all    = variants{}
+		drafts = make([]draft, len(loaded.Fleet.Clusters))
+		errs   []error
 	)
-	err := p.each(ctx, len(loaded.Fleet.Clusters), func(_ context.Context, i int) error {
+	progress := p.stage("plan", len(drafts))
+	err := p.each(ctx, len(drafts), func(_ context.Context, i int) error {
 		plan, err := loaded.Fleet.PlanCluster(i)
+		if err == nil {
+			drafts[i].sketch = target.NewSketch(loaded.Fleet.Assemble(plan, loaded.unbuilt))
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {
@@ -124,14 +162,32 @@ func (p *publisher) variants(ctx context.Context, loaded *Loaded) (variants, err
 			return nil
 		}
 		for _, assignment := range plan.Assignments {
-			if !assignment.Selected {
-				continue
+			if assignment.Selected {
+				drafts[i].variants = append(drafts[i].variants, all.add(assignment, loaded.found[assignment.Bundle.Metadata.Name]))
 			}
-			all.add(assignment, loaded.found[assignment.Bundle.Metadata.Name])
 		}
+		progress(plan.Cluster.Metadata.Name, "")
 		return nil
 	})
-	return all, errors.Join(append(errs, err)...)
+	return drafts, all, errors.Join(append(errs, err)...)
+}
+
+// planAndBuild is for those who look at targets afterwards.
+func (p *publisher) planAndBuild(ctx context.Context, loaded *Loaded, parent v1alpha1.FleetIndex) (variants, error) {
+	_, all, err := p.plan(ctx, loaded)
+	if err != nil {
+		return nil, err
+	}
+	return all, p.build(ctx, loaded.Sources, all, parent)
+}
+
+// unbuilt is what is known of an artifact before it is built.
+func (l *Loaded) unbuilt(a target.Assignment) target.Artifact {
+	found := l.found[a.Bundle.Metadata.Name]
+	if found.prebuilt != nil {
+		return target.Artifact{Method: found.prebuilt.bundle.Config.Method}
+	}
+	return target.Artifact{Method: found.Method()}
 }
 
 // maxFindings bounds how many clusters' findings are returned: one wrong template fails for every cluster.
@@ -140,7 +196,7 @@ const maxFindings = 20
 var errTooMany = errors.New("there may be more")
 
 // add counts a cluster. The values that a chart is tried with are those of the first one by name, whatever the order.
-func (v variants) add(a target.Assignment, found foundBundle) {
+func (v variants) add(a target.Assignment, found foundBundle) *variant {
 	known := v[a.Variant]
 	if known == nil {
 		known = &variant{
@@ -153,13 +209,14 @@ func (v variants) add(a target.Assignment, found foundBundle) {
 		known.cluster = a.Cluster
 		known.inputs = bundler.Variant{HelmValues: a.Values, Kustomize: a.Kustomize, Overlays: a.Overlays, Namespace: a.Namespace}
 	}
+	return known
 }
 
-func (v *variant) key() (string, error) {
+func (v *variant) key(ctx context.Context) (string, error) {
 	if v.found.prebuilt != nil {
 		return v.found.prebuilt.desc.Digest.String(), nil
 	}
-	key, err := bundler.Key(v.found.Found, v.inputs)
+	key, err := bundler.Key(ctx, v.found.Found, v.inputs)
 	if restrict := v.bundle.Restrict; restrict != nil {
 		// Another restriction is another reason to look at what renders.
 		key += " within " + strings.Join(restrict.Namespaces, ",")

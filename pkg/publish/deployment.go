@@ -67,6 +67,9 @@ func Render(ctx context.Context, opts LoadOptions, cluster, bundle string) (Depl
 	if out.Objects, err = preview.Objects(out.Bundle, layer); err != nil {
 		return out, fmt.Errorf("bundle %q: %w", bundle, err)
 	}
+	if len(out.Bundle.VariablesFrom) > 0 {
+		return out, nil // only the cluster knows them
+	}
 	if err := manifests.Substitute(out.Objects, out.Bundle.Variables); err != nil {
 		return out, fmt.Errorf("bundle %q: %w; set it in spec.variables, or give it a default as in ${NAME:=value}", bundle, err)
 	}

@@ -111,7 +111,7 @@ func diffPublished(ctx context.Context, loaded *Loaded, registry oci.Registry, o
 	if loaded.Fleet.Facts, err = p.readFacts(ctx, loaded, index); err != nil {
 		return DiffResult{}, err
 	}
-	built, err := p.build(ctx, loaded, index)
+	built, err := p.planAndBuild(ctx, loaded, index)
 	if err != nil {
 		return DiffResult{}, err
 	}
@@ -131,7 +131,7 @@ func diffRevision(ctx context.Context, loaded *Loaded, opts DiffOptions) (DiffRe
 	if err != nil {
 		return DiffResult{}, fmt.Errorf("%s: %w", opts.From, err)
 	}
-	built, err := p.build(ctx, loaded, v1alpha1.FleetIndex{})
+	built, err := p.planAndBuild(ctx, loaded, v1alpha1.FleetIndex{})
 	if err != nil {
 		return DiffResult{}, err
 	}

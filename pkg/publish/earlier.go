@@ -91,7 +91,7 @@ func newRevision(ctx context.Context, p *publisher, loaded *Loaded) (*revision, 
 		out.known[cluster.Metadata.Name] = i
 	}
 	var err error
-	out.built, err = p.build(ctx, loaded, v1alpha1.FleetIndex{})
+	out.built, err = p.planAndBuild(ctx, loaded, v1alpha1.FleetIndex{})
 	out.byDigest = out.built.byDigest()
 	return out, err
 }

@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/target"
 )
 
 // The fleet index is the builder's memory and its journal. A publish pushes bundles, targets and the new index under
@@ -75,39 +76,56 @@ func (p *publisher) pushIndex(ctx context.Context, index v1alpha1.FleetIndex) (o
 	return desc, repo.Tag(ctx, desc, tag)
 }
 
-// finish moves the tags of every target that differs from the parent, and the fleet's own last.
-func (p *publisher) finish(ctx context.Context, parent, index v1alpha1.FleetIndex, desc ocispec.Descriptor) error {
+// finish moves the tags of every target that differs from the parent, and the fleet's own last. Manifests that are
+// known, by cluster, are not read again.
+func (p *publisher) finish(ctx context.Context, parent, index v1alpha1.FleetIndex, desc ocispec.Descriptor, manifests map[string]oci.Blob) error {
 	before := map[string]string{}
 	for _, cluster := range parent.Clusters {
 		before[cluster.Name] = cluster.Digest
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(p.jobs)
-	for _, cluster := range index.Clusters {
-		if before[cluster.Name] == cluster.Digest {
-			continue
+	changed := slices.DeleteFunc(slices.Clone(index.Clusters), func(cluster v1alpha1.IndexCluster) bool {
+		return before[cluster.Name] == cluster.Digest
+	})
+	progress := p.stage("finish", len(changed))
+	err := p.each(ctx, len(changed), func(ctx context.Context, i int) error {
+		cluster := changed[i]
+		repo, err := p.registry.Repository(v1alpha1.TargetRepository(cluster.Name))
+		if err != nil {
+			return err
 		}
-		group.Go(func() error {
-			repo, err := p.registry.Repository(v1alpha1.TargetRepository(cluster.Name))
-			if err != nil {
-				return err
-			}
-			target, err := repo.Resolve(groupCtx, generationTag(cluster.Generation))
-			if err != nil {
-				return err
-			}
-			if target.Digest.String() != cluster.Digest {
-				return fmt.Errorf("%s:%s is not what the fleet index says: %w", repo, generationTag(cluster.Generation), ErrConcurrent)
-			}
-			return repo.Tag(groupCtx, target, v1alpha1.TagCurrent)
-		})
-	}
-	if err := group.Wait(); err != nil {
+		if manifest, known := manifests[cluster.Name]; known {
+			err = repo.Push(ctx, manifest.Descriptor(), manifest.Data, v1alpha1.TagCurrent)
+		} else {
+			err = p.finishTarget(ctx, repo, cluster)
+		}
+		progress(cluster.Name, target.Changed)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("move current tags: %w", err)
 	}
 	repo, err := p.registry.Repository(v1alpha1.RepositoryFleet)
 	if err != nil {
 		return err
+	}
+	return repo.Tag(ctx, desc, v1alpha1.TagCurrent)
+}
+
+// finishTarget moves the tags of a target that an interrupted publish left. The index names it by its digest: another
+// publish that gave up may have moved the generation's tag.
+func (p *publisher) finishTarget(ctx context.Context, repo oci.Repository, cluster v1alpha1.IndexCluster) error {
+	desc, err := repo.Resolve(ctx, cluster.Digest)
+	if err != nil {
+		return err
+	}
+	tagged, err := repo.Resolve(ctx, generationTag(cluster.Generation))
+	if err != nil && !errors.Is(err, oci.ErrNotFound) {
+		return err
+	}
+	if err != nil || tagged.Digest != desc.Digest {
+		if err := repo.Tag(ctx, desc, generationTag(cluster.Generation)); err != nil {
+			return err
+		}
 	}
 	return repo.Tag(ctx, desc, v1alpha1.TagCurrent)
 }

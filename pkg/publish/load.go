@@ -16,9 +16,12 @@ import (
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler"
+	"pinnace.dev/pinnace/pkg/bundler/resolution"
 	"pinnace.dev/pinnace/pkg/bundler/source"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/target"
+	"pinnace.dev/pinnace/pkg/window"
 )
 
 // FleetFile is the document at the root of a fleet repository.
@@ -37,14 +40,27 @@ type LoadOptions struct {
 	Auth     source.Auth
 	// OCI reaches the registries of OCI sources, and the fleet's.
 	OCI oci.Options
+	// HelmConfig is Helm's repositories.yaml, with credentials of chart repositories; it may be absent.
+	HelmConfig string
+	// Refresh looks again at what charts' versions, images' tags and remote bases mean.
+	Refresh bool
+
+	// previous reads the last publish, once the fleet is known; nil where there is none. Sources that fail are kept as
+	// it has them.
+	previous func(ctx context.Context, fleet *target.Fleet) (v1alpha1.FleetIndex, error)
 }
 
 // Loaded is a fleet as read and checked.
 type Loaded struct {
 	Fleet   *target.Fleet
 	Sources []v1alpha1.IndexSource
+	// Warnings are for people: what is otherwise than a file's author may expect, and what could not be looked up.
+	Warnings []string
 
 	found map[string]foundBundle // by bundle
+	kept  kept
+	// names remembers what charts' versions, images' tags and remote bases mean; unused before the last publish are.
+	names *resolution.Memory
 }
 
 // Load reads a fleet repository, its sources and their bundles. All findings are returned at once, each with its file
@@ -70,6 +86,7 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 		return nil, err
 	}
 	loaded.Fleet, err = target.New(*fleet)
+	loaded.Warnings = append(loaded.Warnings, loaded.names.Warnings()...)
 	return loaded, err
 }
 
@@ -114,6 +131,7 @@ func checkFleet(fleet v1alpha1.Fleet, doc document.Document) []error {
 	if len(fleet.Spec.Sources) == 0 {
 		errs = append(errs, doc.Errorf("spec.sources", "no source is named; add one with a name, and paths such as bundles/*"))
 	}
+	errs = append(errs, checkWindows(doc, "spec.defaults.windows", fleet.Spec.Defaults.Windows)...)
 	seen := map[string]bool{}
 	for i, source := range fleet.Spec.Sources {
 		place := fmt.Sprintf("spec.sources[%d]", i)
@@ -165,7 +183,8 @@ func addToInventory(doc document.Document, fleet *target.Fleet) error {
 			return err
 		}
 		fleet.Clusters = append(fleet.Clusters, cluster)
-		return checkName(doc, cluster.Metadata.Name)
+		errs := checkWindows(doc, "spec.windows", cluster.Spec.Windows)
+		return errors.Join(append(errs, checkName(doc, cluster.Metadata.Name))...)
 	case v1alpha1.KindClusterGroup:
 		group := target.Group{Document: doc}
 		if err := doc.Decode(&group.ClusterGroup); err != nil {
@@ -175,6 +194,17 @@ func addToInventory(doc document.Document, fleet *target.Fleet) error {
 		return checkName(doc, group.Metadata.Name)
 	}
 	return doc.Errorf("kind", "kind %q in the inventory, want %s or %s", doc.Kind, v1alpha1.KindCluster, v1alpha1.KindClusterGroup)
+}
+
+// checkWindows finds windows that never open, or not when somebody meant them to.
+func checkWindows(doc document.Document, place string, windows []v1alpha1.Window) []error {
+	var errs []error
+	for i, one := range windows {
+		if err := window.Check(one); err != nil {
+			errs = append(errs, doc.Errorf(fmt.Sprintf("%s[%d]", place, i), "%v", err))
+		}
+	}
+	return errs
 }
 
 func checkName(doc document.Document, name string) error {
@@ -194,9 +224,9 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 }
 
 // readSource reads one source and the bundles in it.
-func readSource(ctx context.Context, src v1alpha1.Source, from source.Options, opts LoadOptions) ([]foundBundle, v1alpha1.IndexSource, error) {
+func readSource(ctx context.Context, src v1alpha1.Source, from source.Options, opts LoadOptions, build bundler.Options) ([]foundBundle, v1alpha1.IndexSource, error) {
 	if src.OCI != nil {
-		found, index, err := readOCI(ctx, src, opts, from.Fleet.Dir)
+		found, index, err := readOCI(ctx, src, opts, from.Fleet.Dir, build)
 		if err != nil {
 			err = fmt.Errorf("source %q: %w", src.Name, err)
 		}
@@ -206,7 +236,7 @@ func readSource(ctx context.Context, src v1alpha1.Source, from source.Options, o
 	if err != nil {
 		return nil, v1alpha1.IndexSource{}, err
 	}
-	return discover(ctx, tree, src, v1alpha1.IndexSource{Name: src.Name, Repository: tree.Repository, Commit: tree.Commit})
+	return discover(ctx, tree, src, v1alpha1.IndexSource{Name: src.Name, Repository: tree.Repository, Commit: tree.Commit}, build)
 }
 
 // readSources reads all sources and the bundles in them.
@@ -215,11 +245,26 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 	found := make([][]foundBundle, len(sources))
 	l.Sources = make([]v1alpha1.IndexSource, len(sources))
 	errs := make([]error, len(sources))
+	var before v1alpha1.FleetIndex
+	var err error
+	if opts.previous != nil {
+		if before, err = opts.previous(ctx, fleet); err != nil {
+			return err
+		}
+	}
+	build, err := l.buildOptions(fleet, from, opts, before)
+	if err != nil {
+		return err
+	}
 	var group errgroup.Group
 	group.SetLimit(maxSourcesAtOnce)
 	for i, src := range sources {
 		group.Go(func() error {
-			found[i], l.Sources[i], errs[i] = readSource(ctx, src, from, opts)
+			found[i], l.Sources[i], errs[i] = readSource(ctx, src, from, opts, build)
+			if errs[i] != nil && ctx.Err() == nil && keepable(src, before) {
+				found[i], l.Sources[i] = l.keepSource(ctx, src, from, opts, build, before, errs[i])
+				errs[i] = nil
+			}
 			return nil
 		})
 	}
@@ -229,6 +274,13 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 	}
 	for i, src := range sources {
 		for _, item := range found[i] {
+			for _, warning := range item.Warnings {
+				l.Warnings = append(l.Warnings, warning.Error())
+			}
+			if item.Bundle.Spec.Paused {
+				l.pause(item)
+				continue
+			}
 			bundle := target.Bundle{
 				Bundle: item.Bundle, Source: item.Source, Restrict: src.Restrict,
 				Targets: item.Bundle.Spec.Targets, Exclude: src.Exclude, Document: item.Document,
@@ -240,5 +292,6 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 			l.found[item.Bundle.Metadata.Name] = item
 		}
 	}
+	fleet.Kept = l.kept.names(before)
 	return nil
 }

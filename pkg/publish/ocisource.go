@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 
-	"github.com/Masterminds/semver/v3"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pinnace.dev/pinnace/api/document"
@@ -35,7 +34,7 @@ type prebuilt struct {
 }
 
 // readOCI resolves an OCI source, verifies it and finds the bundles in it.
-func readOCI(ctx context.Context, src v1alpha1.Source, opts LoadOptions, fleetDir string) ([]foundBundle, v1alpha1.IndexSource, error) {
+func readOCI(ctx context.Context, src v1alpha1.Source, opts LoadOptions, fleetDir string, build bundler.Options) ([]foundBundle, v1alpha1.IndexSource, error) {
 	index := v1alpha1.IndexSource{Name: src.Name, Repository: src.OCI.Repository}
 	repo, name, err := openSource(*src.OCI, opts.OCI)
 	if err != nil {
@@ -73,12 +72,12 @@ func readOCI(ctx context.Context, src v1alpha1.Source, opts LoadOptions, fleetDi
 		return nil, index, err
 	}
 	tree.Commit, tree.Repository = index.Commit, index.Repository
-	return discover(ctx, tree, src, index)
+	return discover(ctx, tree, src, index, build)
 }
 
 // discover finds the bundles in a source's files.
-func discover(ctx context.Context, tree source.Tree, src v1alpha1.Source, index v1alpha1.IndexSource) ([]foundBundle, v1alpha1.IndexSource, error) {
-	found, err := bundler.Discover(ctx, tree, src)
+func discover(ctx context.Context, tree source.Tree, src v1alpha1.Source, index v1alpha1.IndexSource, build bundler.Options) ([]foundBundle, v1alpha1.IndexSource, error) {
+	found, err := bundler.Discover(ctx, tree, src, build)
 	bundles := make([]foundBundle, len(found))
 	for i := range found {
 		bundles[i].Found = found[i]
@@ -111,26 +110,14 @@ func chooseReference(ctx context.Context, repo oci.Repository, ref v1alpha1.OCIR
 	if err != nil {
 		return "", err
 	}
-	return highest(tags, ref.Semver)
-}
-
-// highest returns the tag with the highest version in the range.
-func highest(tags []string, within string) (string, error) {
-	constraint, err := semver.NewConstraint(within)
+	tag, err := source.HighestVersion(tags, ref.Semver)
 	if err != nil {
-		return "", fmt.Errorf("ref.semver: %q: %w", within, err)
+		return "", fmt.Errorf("ref.semver: %w", err)
 	}
-	var best *semver.Version
-	for _, tag := range tags {
-		version, err := semver.NewVersion(tag)
-		if err == nil && constraint.Check(version) && (best == nil || version.GreaterThan(best)) {
-			best = version
-		}
+	if tag == "" {
+		return "", fmt.Errorf("ref.semver: none of %d tags is within %q: %w", len(tags), ref.Semver, oci.ErrNotFound)
 	}
-	if best == nil {
-		return "", fmt.Errorf("ref.semver: none of %d tags is within %q: %w", len(tags), within, oci.ErrNotFound)
-	}
-	return best.Original(), nil
+	return tag, nil
 }
 
 // readPrebuilt takes a bundle as another CI built it.

@@ -48,7 +48,7 @@ func buildElsewhere(t *testing.T, repo oci.Repository, signer *signing.Signer, v
 		"bundles/a/cm.yaml":      configMap("shop", value),
 		"bundles/a/pinnace.yaml": "apiVersion: pinnace.dev/v1alpha1\nkind: Bundle\nmetadata: {name: shop}\nspec: {namespace: shop}\n",
 	})
-	found, err := bundler.Discover(t.Context(), source.Tree{Dir: dir}, v1alpha1.Source{Name: "ci", Paths: []string{"bundles/a"}})
+	found, err := bundler.Discover(t.Context(), source.Tree{Dir: dir}, v1alpha1.Source{Name: "ci", Paths: []string{"bundles/a"}}, bundler.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

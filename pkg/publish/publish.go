@@ -3,7 +3,6 @@ package publish
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
@@ -93,15 +93,18 @@ func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Op
 	if loaded.Fleet.Facts, err = p.readFacts(ctx, loaded, parent); err != nil {
 		return result, err
 	}
-	variants, err := p.build(ctx, loaded, parent)
+	drafts, variants, err := p.plan(ctx, loaded)
 	if err != nil {
 		return result, err
 	}
-	targets, err := p.issue(ctx, loaded, variants, parent)
+	if err := p.build(ctx, loaded.Sources, variants, parent); err != nil {
+		return result, err
+	}
+	targets, err := p.decide(ctx, loaded, drafts, variants, parent)
 	if err != nil {
 		return result, err
 	}
-	result.Bundles = variants.results()
+	result.Bundles, result.Renders = variants.results(), variants.renders()
 	if err := result.addTargets(targets); err != nil {
 		return result, err
 	}
@@ -121,11 +124,12 @@ func (p *publisher) commit(ctx context.Context, result Result, parent, index v1a
 	if err := p.pushTargets(ctx, targets); err != nil {
 		return result, err
 	}
+	result.Targets, index.Clusters = results(targets), indexed(targets)
 	desc, err := p.pushIndex(ctx, index)
 	if err != nil {
 		return result, err
 	}
-	if err := p.finish(ctx, parent, index, desc); err != nil {
+	if err := p.finish(ctx, parent, index, desc, manifestsOf(targets)); err != nil {
 		return result, err
 	}
 	result.Publication, result.Digest = index.Publication, desc.Digest.String()
@@ -156,7 +160,7 @@ func (p *publisher) readParent(ctx context.Context) (v1alpha1.FleetIndex, string
 	case p.DryRun:
 		return next, nextDesc.Digest.String(), nil
 	}
-	if err := p.finish(ctx, current, next, nextDesc); err != nil {
+	if err := p.finish(ctx, current, next, nextDesc, nil); err != nil {
 		return current, "", fmt.Errorf("finish the interrupted publish %d: %w", next.Publication, err)
 	}
 	return next, nextDesc.Digest.String(), nil
@@ -187,111 +191,6 @@ func (p *publisher) readFacts(ctx context.Context, loaded *Loaded, parent v1alph
 	return facts, nil
 }
 
-// issuedTarget is one cluster's target with what is done to it.
-type issuedTarget struct {
-	target   v1alpha1.Target
-	artifact oci.Artifact
-	result   TargetResult
-	index    v1alpha1.IndexCluster
-}
-
-// issue computes every cluster's target and decides whether it is published.
-func (p *publisher) issue(ctx context.Context, loaded *Loaded, variants variants, parent v1alpha1.FleetIndex) ([]issuedTarget, error) {
-	previous := map[string]v1alpha1.IndexCluster{}
-	for _, cluster := range parent.Clusters {
-		previous[cluster.Name] = cluster
-	}
-	opts := target.Options{Now: p.Now(), Validity: loaded.Fleet.Spec.Validity.Duration, AllowPrune: p.AllowPrune}
-	issued := make([]issuedTarget, len(loaded.Fleet.Clusters))
-	err := p.each(ctx, len(issued), func(ctx context.Context, i int) error {
-		plan, err := loaded.Fleet.PlanCluster(i)
-		if err != nil {
-			return err
-		}
-		name := plan.Cluster.Metadata.Name
-		before, known := previous[name]
-		if !known {
-			// A cluster that comes back goes on from the generation that its agent knows.
-			if before.Generation, err = p.lastGeneration(ctx, name); err != nil {
-				return fmt.Errorf("cluster %s: %w", name, err)
-			}
-		}
-		next, action, reason := target.Issue(loaded.Fleet.Assemble(plan, variants.artifact), before, opts)
-		before.Name, before.Labels, before.StatusKey = name, plan.Cluster.Metadata.Labels, plan.Cluster.Spec.StatusKey
-		issued[i] = newIssued(before, next, action, reason)
-		return nil
-	})
-	return issued, err
-}
-
-// newIssued says what becomes of a cluster's entry in the index.
-func newIssued(before v1alpha1.IndexCluster, next v1alpha1.Target, action target.Action, reason string) issuedTarget {
-	if action == target.Unchanged {
-		return kept(before)
-	}
-	data, err := json.Marshal(next)
-	if err != nil {
-		panic(err) // values are JSON types only
-	}
-	out := issuedTarget{target: next, index: before}
-	out.artifact = oci.Artifact{Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: data}}}
-	out.index.Generation, out.index.ExpiresAt = next.Generation, next.ExpiresAt
-	out.index.Content, out.index.Digest = target.Content(next), out.artifact.Descriptor().Digest.String()
-	out.index.Bundles = nil
-	for _, bundle := range next.Bundles {
-		out.index.Bundles = append(out.index.Bundles, bundle.Name)
-	}
-	out.result = TargetResult{
-		Cluster: next.Cluster, Action: action, Reason: reason, Bundles: len(next.Bundles),
-		Generation: out.index.Generation, Digest: out.index.Digest,
-	}
-	return out
-}
-
-// lastGeneration returns the generation that the registry holds for a cluster that the index doesn't know.
-func (p *publisher) lastGeneration(ctx context.Context, cluster string) (int64, error) {
-	repo, err := p.registry.Repository(v1alpha1.TargetRepository(cluster))
-	if err != nil {
-		return 0, err
-	}
-	// Only an absent tag means that there was none: damage behind one must not start the count again.
-	desc, err := repo.Resolve(ctx, v1alpha1.TagCurrent)
-	if errors.Is(err, oci.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	verifier, err := p.ownVerifier()
-	if err != nil {
-		return 0, err
-	}
-	last, err := p.fetchTarget(ctx, cluster, desc.Digest.String(), verifier)
-	return last.Generation, explainKey(err, p.registry)
-}
-
-// pushTargets stores and signs the targets that changed, under their generation only.
-func (p *publisher) pushTargets(ctx context.Context, targets []issuedTarget) error {
-	changed := slices.DeleteFunc(slices.Clone(targets), func(t issuedTarget) bool { return t.result.Action == target.Unchanged })
-	progress := p.stage("target", len(changed))
-	return p.each(ctx, len(changed), func(ctx context.Context, i int) error {
-		t := changed[i]
-		repo, err := p.registry.Repository(v1alpha1.TargetRepository(t.target.Cluster))
-		if err != nil {
-			return err
-		}
-		desc, _, err := oci.Push(ctx, repo, t.artifact, generationTag(t.target.Generation))
-		if err != nil {
-			return err
-		}
-		if _, err := p.Signer.Sign(ctx, repo, desc); err != nil {
-			return err
-		}
-		progress(t.target.Cluster, t.result.Action)
-		return nil
-	})
-}
-
 func (p *publisher) newIndex(parent v1alpha1.FleetIndex, parentDigest string, sources []v1alpha1.IndexSource,
 	bundles []v1alpha1.IndexBundle, targets []issuedTarget,
 ) v1alpha1.FleetIndex {
@@ -304,18 +203,14 @@ func (p *publisher) newIndex(parent v1alpha1.FleetIndex, parentDigest string, so
 		Sources:     sources,
 		Bundles:     bundles,
 	}
-	for _, t := range targets {
-		index.Clusters = append(index.Clusters, t.index)
-	}
+	index.Clusters = indexed(targets)
 	return index
 }
 
 // sameIndex reports whether publishing would change nothing but the number and commits that touched no bundle.
 func sameIndex(index, parent v1alpha1.FleetIndex) bool {
-	index.Publication, index.Parent, index.IssuedAt, index.Sources = parent.Publication, parent.Parent, parent.IssuedAt, parent.Sources
-	a, errA := json.Marshal(index)
-	b, errB := json.Marshal(parent)
-	return errA == nil && errB == nil && string(a) == string(b)
+	return index.Fleet == parent.Fleet && slices.Equal(index.Bundles, parent.Bundles) &&
+		equality.Semantic.DeepEqual(index.Clusters, parent.Clusters)
 }
 
 // each runs do for 0 … n-1, bounded, and returns the first error.

@@ -16,8 +16,10 @@ type Result struct {
 	Digest      string                 `json:"digest,omitempty"`
 	DryRun      bool                   `json:"dryRun,omitempty"`
 	Sources     []v1alpha1.IndexSource `json:"sources"`
-	Bundles     []BundleResult         `json:"bundles"`
-	Targets     []TargetResult         `json:"targets"`
+	// Renders counts the variants that were rendered; what is known from the last publish is not.
+	Renders int            `json:"renders,omitempty"`
+	Bundles []BundleResult `json:"bundles"`
+	Targets []TargetResult `json:"targets"`
 }
 
 // BundleResult is one variant of a bundle.
@@ -53,8 +55,8 @@ func (r Result) Changed() bool {
 // addTargets lists what is done to each target, and returns a [*RefusedError] when some are refused.
 func (r *Result) addTargets(targets []issuedTarget) error {
 	var refused []TargetResult
+	r.Targets = results(targets)
 	for _, t := range targets {
-		r.Targets = append(r.Targets, t.result)
 		if t.result.Action == target.Refused {
 			refused = append(refused, t.result)
 		}
@@ -63,6 +65,14 @@ func (r *Result) addTargets(targets []issuedTarget) error {
 		return &RefusedError{Targets: refused}
 	}
 	return nil
+}
+
+func results(targets []issuedTarget) []TargetResult {
+	out := make([]TargetResult, len(targets))
+	for i := range targets {
+		out[i] = targets[i].result
+	}
+	return out
 }
 
 // Event is one step of a publish, for progress.
@@ -76,7 +86,7 @@ type Event struct {
 	Done, All int
 }
 
-// RefusedError lists the targets that [target.Issue] refused. Nothing was published.
+// RefusedError lists the targets that [target.Decide] refused. Nothing was published.
 type RefusedError struct{ Targets []TargetResult }
 
 func (e *RefusedError) Error() string {

@@ -41,10 +41,7 @@ func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) 
 	if err != nil {
 		return Result{}, explainKey(err, registry)
 	}
-	targets, err := p.reissue(ctx, parent, earlier, opts.Clusters, verifier)
-	if err != nil {
-		return Result{}, err
-	}
+	targets := p.reissue(parent, earlier, opts.Clusters, verifier)
 	result := Result{
 		Fleet: parent.Fleet, Registry: registry.String(), DryRun: p.DryRun,
 		Publication: parent.Publication, Digest: parentDigest, Sources: earlier.Sources,
@@ -60,37 +57,30 @@ func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) 
 }
 
 // reissue makes new targets out of those of an earlier publication.
-func (p *publisher) reissue(ctx context.Context, parent, earlier v1alpha1.FleetIndex, only []string, verifier *signing.Verifier) ([]issuedTarget, error) {
+func (p *publisher) reissue(parent, earlier v1alpha1.FleetIndex, only []string, verifier *signing.Verifier) []issuedTarget {
 	before := map[string]v1alpha1.IndexCluster{}
 	for _, cluster := range earlier.Clusters {
 		before[cluster.Name] = cluster
 	}
 	issued := make([]issuedTarget, len(parent.Clusters))
-	err := p.each(ctx, len(issued), func(ctx context.Context, i int) error {
-		now := parent.Clusters[i]
+	for i, now := range parent.Clusters {
 		then, known := before[now.Name]
 		if !known || then.Content == now.Content || len(only) > 0 && !slices.Contains(only, now.Name) {
 			issued[i] = kept(now)
-			return nil
+			continue
 		}
-		old, err := p.fetchTarget(ctx, now.Name, then.Digest, verifier)
-		if err != nil {
-			return fmt.Errorf("cluster %s: generation %d: %w", now.Name, then.Generation, err)
+		opts := target.Options{Now: p.Now(), AllowPrune: p.AllowPrune}
+		issued[i] = decided(now, then.Content, then.Bundles, target.Decide(then.Content, then.Bundles, now, opts))
+		issued[i].make = func(ctx context.Context) (v1alpha1.Target, error) {
+			old, err := p.fetchTarget(ctx, now.Name, then.Digest, verifier)
+			if err != nil {
+				return old, fmt.Errorf("cluster %s: generation %d: %w", now.Name, then.Generation, err)
+			}
+			opts.Validity = old.ExpiresAt.Sub(old.IssuedAt.Time)
+			return target.Decide(then.Content, then.Bundles, now, opts).Issue(old), nil
 		}
-		next, action, reason := target.Issue(old, now, target.Options{
-			Now: p.Now(), Validity: old.ExpiresAt.Sub(old.IssuedAt.Time), AllowPrune: p.AllowPrune,
-		})
-		issued[i] = newIssued(now, next, action, reason)
-		return nil
-	})
-	return issued, err
-}
-
-// kept is a cluster that nothing is done to.
-func kept(cluster v1alpha1.IndexCluster) issuedTarget {
-	return issuedTarget{index: cluster, result: TargetResult{
-		Cluster: cluster.Name, Action: target.Unchanged, Generation: cluster.Generation, Digest: cluster.Digest, Bundles: len(cluster.Bundles),
-	}}
+	}
+	return issued
 }
 
 // fetchTarget reads a cluster's target by tag or digest.

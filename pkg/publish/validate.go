@@ -29,7 +29,7 @@ func Validate(ctx context.Context, opts LoadOptions, progress func(Event)) (Vali
 	}
 	result := Validation{Fleet: loaded.Fleet.Name, Clusters: len(loaded.Fleet.Clusters), Bundles: len(loaded.Fleet.Bundles)}
 	p := newPublisher(nil, Options{LoadOptions: opts, Progress: progress})
-	variants, err := p.variants(ctx, loaded)
+	_, variants, err := p.plan(ctx, loaded)
 	result.Variants = len(variants)
 	if err != nil {
 		return result, err

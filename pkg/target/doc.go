@@ -2,5 +2,5 @@
 //
 // [New] checks a [Fleet]: clusters, groups and bundles as people wrote them. [Plan] matches clusters to bundles and
 // merges overrides; each [Assignment] says why. [Assemble] makes a cluster's target out of its assignments and the
-// artifacts that were built for them, and [Issue] says whether and with which generation it is published.
+// artifacts that were built for them, and [Decide] says whether and with which generation it is published.
 package target

@@ -61,13 +61,8 @@ func firstLine(text string) string {
 }
 
 // match evaluates the expression. What it asks of a cluster that has no such key is false.
-func (e *expression) match(cluster *Cluster, facts Facts) (bool, string) {
-	value, _, err := e.program.Eval(map[string]any{
-		"cluster": templateData(cluster)["cluster"],
-		"reported": map[string]any{
-			"kubernetes": facts.Kubernetes, "agent": facts.Agent,
-		},
-	})
+func (e *expression) match(seen *view) (bool, string) {
+	value, _, err := e.program.Eval(map[string]any{"cluster": seen.data["cluster"], "reported": seen.reported()})
 	if err != nil {
 		return false, fmt.Sprintf("expression %s: %v", e.text, err)
 	}

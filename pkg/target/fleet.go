@@ -47,13 +47,19 @@ type Fleet struct {
 	Clusters []Cluster
 	Groups   []Group
 	Bundles  []Bundle
+	// Kept names bundles that clusters have from an earlier publish and keep: they are not planned, but others may
+	// depend on them.
+	Kept map[string]bool
 	// Facts are what agents reported, by cluster.
 	Facts map[string]Facts
+	// SealKey identifies secret values, so that unchanged ones keep their ciphertext. Without one nothing can be sealed.
+	SealKey []byte
 
 	groups map[string]labels.Selector
 	rules  []rules // of each bundle
-	// templates are shared by all bundles.
+	// templates and matchers are shared by all bundles: the same rule stands in many of them.
 	templates *templates
+	matchers  *matchers
 }
 
 // New checks that names are unique, groups and rules select something and dependencies exist, and sorts everything by
@@ -64,7 +70,7 @@ func New(fleet Fleet) (*Fleet, error) {
 	f.Groups = slices.SortedFunc(slices.Values(f.Groups), func(a, b Group) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	f.Bundles = slices.SortedFunc(slices.Values(f.Bundles), func(a, b Bundle) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	f.groups = map[string]labels.Selector{}
-	f.templates = &templates{}
+	f.templates, f.matchers = &templates{}, newMatchers(&f)
 	f.rules = make([]rules, len(f.Bundles))
 
 	if len(f.Clusters) == 0 {
@@ -122,54 +128,34 @@ func (f *Fleet) compileRules(bundle Bundle, into *rules) []error {
 	var errs []error
 	// Rules of the source stand in another document; only the bundle's own have a place here.
 	for i, rule := range bundle.Targets {
-		m, err := f.compileRule(rule)
+		m, err := f.matchers.compile(rule)
 		if err != nil {
 			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.targets[%d]", i), "bundle %q: %v", name, err))
 		}
 		into.targets = append(into.targets, m)
 	}
 	for i, rule := range bundle.Spec.Exclude {
-		m, err := f.compileRule(rule)
+		m, err := f.matchers.compile(rule)
 		if err != nil {
 			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.exclude[%d]", i), "bundle %q: exclude: %v", name, err))
 		}
 		into.exclude = append(into.exclude, m)
 	}
 	for _, rule := range bundle.Exclude {
-		m, err := f.compileRule(rule)
+		m, err := f.matchers.compile(rule)
 		if err != nil {
 			errs = append(errs, bundle.Document.Errorf("", "bundle %q: exclude of source %q: %v", name, bundle.Source.Name, err))
 		}
 		into.exclude = append(into.exclude, m)
 	}
 	for i, override := range bundle.Spec.Overrides {
-		m, err := f.compileRule(override.When)
+		m, err := f.matchers.compile(override.When)
 		if err != nil {
 			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.overrides[%d].when", i), "bundle %q: override: %v", name, err))
 		}
 		into.overrides = append(into.overrides, m)
 	}
 	return errs
-}
-
-func (f *Fleet) compileRule(rule v1alpha1.TargetRule) (matcher, error) {
-	m, err := f.newMatcher(rule)
-	if err != nil {
-		return m, err
-	}
-	if rule.ClusterName != "" && !slices.ContainsFunc(f.Clusters, func(c Cluster) bool { return c.Metadata.Name == rule.ClusterName }) {
-		return m, fmt.Errorf("cluster %q is not in the inventory; there are %s", rule.ClusterName, names(f.Clusters, func(c Cluster) string { return c.Metadata.Name }))
-	}
-	for i := range f.Clusters {
-		if matched, _ := m.match(&f.Clusters[i], f.Facts[f.Clusters[i].Metadata.Name]); matched {
-			return m, nil
-		}
-	}
-	// Facts come and go with reports.
-	if rule.AllowEmpty || m.expression != nil && m.expression.reported {
-		return m, nil
-	}
-	return m, fmt.Errorf("%s selects none of the %d clusters; correct it, or set allowEmpty: true", m.text, len(f.Clusters))
 }
 
 func (f *Fleet) checkDependencies(bundle Bundle) []error {

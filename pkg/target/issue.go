@@ -1,9 +1,6 @@
 package target
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +28,7 @@ func (f *Fleet) Assemble(plan ClusterPlan, artifact func(Assignment) Artifact) v
 		Fleet:    f.Name,
 		Cluster:  plan.Cluster.Metadata.Name,
 		Interval: f.Spec.Defaults.Interval,
+		Windows:  plan.Cluster.Spec.Windows,
 		Bundles:  []v1alpha1.TargetBundle{},
 	}
 	for _, assignment := range plan.Selected() {
@@ -51,6 +49,7 @@ func (f *Fleet) bundle(a Assignment, artifact Artifact) v1alpha1.TargetBundle {
 		Namespace:     a.Namespace,
 		Source:        a.Bundle.Source,
 		Variables:     a.Variables,
+		VariablesFrom: spec.VariablesFrom,
 		DependsOn:     a.DependsOn,
 		Restrict:      a.Bundle.Restrict,
 		DeployOptions: spec.DeployOptions,
@@ -60,6 +59,9 @@ func (f *Fleet) bundle(a Assignment, artifact Artifact) v1alpha1.TargetBundle {
 	}
 	if out.Drift.Mode == "" {
 		out.Drift.Mode = f.Spec.Defaults.Drift.Mode
+	}
+	if len(out.Windows) == 0 {
+		out.Windows = f.Spec.Defaults.Windows
 	}
 	out.Drift.Ignore = slices.Concat(f.Spec.Defaults.Drift.Ignore, out.Drift.Ignore)
 	if a.Bundle.Restrict != nil && a.Bundle.Restrict.ServiceAccount != "" && out.ServiceAccount == "" {
@@ -74,20 +76,10 @@ func (f *Fleet) bundle(a Assignment, artifact Artifact) v1alpha1.TargetBundle {
 			}
 		}
 		out.Release = release
-		out.Variables = nil
+		out.Variables, out.VariablesFrom = nil, nil
 	}
+	f.setSecrets(a, &out)
 	return out
-}
-
-// Content returns the hash of a target without its generation and times: equal content need not be published again.
-func Content(target v1alpha1.Target) string {
-	target.Generation, target.IssuedAt, target.ExpiresAt, target.AllowPrune = 0, metav1.Time{}, metav1.Time{}, false
-	data, err := json.Marshal(target)
-	if err != nil {
-		panic(err) // values are JSON types only
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
 }
 
 // Action is what a publish does with a target or a bundle: a closed set.
@@ -110,58 +102,91 @@ type Options struct {
 	AllowPrune bool
 }
 
-// Issue decides whether a target is published, compared with what the cluster was given before (the zero value when
-// nothing was), and sets its generation and times. The reason speaks to people.
-func Issue(target v1alpha1.Target, previous v1alpha1.IndexCluster, opts Options) (v1alpha1.Target, Action, string) {
+// Decision says what becomes of a cluster's target.
+type Decision struct {
+	Action Action
+	// Reason speaks to people.
+	Reason string
+
+	generation          int64
+	issuedAt, expiresAt metav1.Time
+	allowPrune          bool
+}
+
+// Decide compares a target, by its [Content] and the names of its bundles, with what the cluster was given before (the
+// zero value when nothing was).
+func Decide(content string, bundles []string, previous v1alpha1.IndexCluster, opts Options) Decision {
 	validity := opts.Validity
 	if validity <= 0 {
 		validity = DefaultValidity
 	}
-	target.Generation = previous.Generation + 1
-	target.IssuedAt = metav1.NewTime(opts.Now.UTC().Truncate(time.Second))
-	target.ExpiresAt = metav1.NewTime(target.IssuedAt.Add(validity))
-
+	out := Decision{Action: Changed, generation: previous.Generation + 1, issuedAt: metav1.NewTime(opts.Now.UTC().Truncate(time.Second))}
+	out.expiresAt = metav1.NewTime(out.issuedAt.Add(validity))
 	switch {
 	case previous.Generation == 0:
-		return target, Created, fmt.Sprintf("%d bundles", len(target.Bundles))
-	case previous.Content == Content(target):
+		out.Action, out.Reason = Created, fmt.Sprintf("%d bundles", len(bundles))
+		return out
+	case previous.Content == content:
+		out.Action = Unchanged
 		if left := previous.ExpiresAt.Sub(opts.Now); left < validity/2 {
-			return target, Renewed, fmt.Sprintf("expires in %s", left.Round(time.Minute))
+			out.Action, out.Reason = Renewed, fmt.Sprintf("expires in %s", left.Round(time.Minute))
 		}
-		return target, Unchanged, ""
+		return out
 	}
-	var now []string
-	for _, bundle := range target.Bundles {
-		now = append(now, bundle.Name)
-	}
-	removed := slices.DeleteFunc(slices.Clone(previous.Bundles), func(name string) bool { return slices.Contains(now, name) })
+	removed := without(previous.Bundles, bundles)
 	if Excessive(len(removed), len(previous.Bundles)) {
 		if !opts.AllowPrune {
-			return target, Refused, fmt.Sprintf("would remove %d of %d bundles (%s); pass --allow-prune if that is meant",
+			out.Action = Refused
+			out.Reason = fmt.Sprintf("would remove %d of %d bundles (%s); pass --allow-prune if that is meant",
 				len(removed), len(previous.Bundles), names(removed, func(s string) string { return s }))
+			return out
 		}
-		target.AllowPrune = true
+		out.allowPrune = true
 	}
-	return target, Changed, describeChange(previous.Bundles, now)
+	out.Reason = describeChange(without(bundles, previous.Bundles), removed)
+	return out
+}
+
+// Issue gives the target that was decided about its generation and times.
+func (d Decision) Issue(target v1alpha1.Target) v1alpha1.Target {
+	target.Generation, target.IssuedAt, target.ExpiresAt, target.AllowPrune = d.generation, d.issuedAt, d.expiresAt, d.allowPrune
+	return target
+}
+
+// BundleNames returns the names of a target's bundles, in its order.
+func BundleNames(target v1alpha1.Target) []string {
+	names := make([]string, len(target.Bundles))
+	for i := range target.Bundles {
+		names[i] = target.Bundles[i].Name
+	}
+	return names
+}
+
+// without returns the names that others doesn't have.
+func without(names, others []string) []string {
+	if slices.Equal(names, others) {
+		return nil
+	}
+	known := make(map[string]bool, len(others))
+	for _, name := range others {
+		known[name] = true
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[name] })
 }
 
 // Excessive reports whether removing that many of all is more than half: too much to happen by mistake.
 func Excessive(removed, all int) bool { return removed*2 > all }
 
-func describeChange(before, after []string) string {
+func describeChange(added, removed []string) string {
 	var parts []string
-	for _, name := range after {
-		if !slices.Contains(before, name) {
-			parts = append(parts, "+"+name)
-		}
+	for _, name := range added {
+		parts = append(parts, "+"+name)
 	}
-	for _, name := range before {
-		if !slices.Contains(after, name) {
-			parts = append(parts, "-"+name)
-		}
+	for _, name := range removed {
+		parts = append(parts, "-"+name)
 	}
 	if len(parts) > maxNames {
-		parts = append(parts[:maxNames], fmt.Sprintf("and %d more", len(parts)-maxNames))
+		parts = append(parts[:maxNames:maxNames], fmt.Sprintf("and %d more", len(parts)-maxNames))
 	}
 	return strings.Join(parts, " ")
 }

@@ -15,6 +15,9 @@ type matcher struct {
 	rule     v1alpha1.TargetRule
 	group    labels.Selector // nil: any
 	selector labels.Selector // nil: any
+	// selectorText is the selector in kubectl's words.
+	selectorText string
+	number       int // among the fleet's
 	// expression is nil when there is none.
 	expression *expression
 	// text says what the rule selects, in the words of kubectl's selectors.
@@ -34,6 +37,7 @@ func (f *Fleet) newMatcher(rule v1alpha1.TargetRule) (matcher, error) {
 		if m.selector, err = metav1.LabelSelectorAsSelector(rule.ClusterSelector); err != nil {
 			return m, fmt.Errorf("clusterSelector: %w", err)
 		}
+		m.selectorText = m.selector.String()
 	}
 	if rule.Expression != "" {
 		var err error
@@ -48,18 +52,18 @@ func (f *Fleet) newMatcher(rule v1alpha1.TargetRule) (matcher, error) {
 }
 
 // match reports whether the rule selects the cluster, and why or why not.
-func (m *matcher) match(cluster *Cluster, facts Facts) (matched bool, why string) {
-	set := labels.Set(cluster.Metadata.Labels)
+func (m *matcher) match(seen *view) (matched bool, why string) {
+	set := labels.Set(seen.cluster.Metadata.Labels)
 	switch {
-	case m.rule.ClusterName != "" && m.rule.ClusterName != cluster.Metadata.Name:
+	case m.rule.ClusterName != "" && m.rule.ClusterName != seen.cluster.Metadata.Name:
 		return false, "cluster name is not " + m.rule.ClusterName
 	case m.group != nil && !m.group.Matches(set):
 		return false, "not in cluster group " + m.rule.ClusterGroup
 	case m.selector != nil && !m.selector.Matches(set):
-		return false, "labels don't match " + m.selector.String()
+		return false, "labels don't match " + m.selectorText
 	}
 	if m.expression != nil {
-		if matched, why := m.expression.match(cluster, facts); !matched {
+		if matched, why := m.expression.match(seen); !matched {
 			return false, why
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/sealed"
 )
 
 // Assignment says whether a cluster gets a bundle, why, and how.
@@ -35,6 +36,10 @@ type Assignment struct {
 	// Overlays are those of plain manifests, in order.
 	Overlays  []string
 	DependsOn []string
+	// Secrets were taken out of Values and Variables, sorted by path.
+	Secrets []Secret
+
+	to sealed.Recipients
 }
 
 // ClusterPlan is one cluster with an assignment for each bundle of the fleet, sorted by name.
@@ -72,11 +77,11 @@ func (f *Fleet) Plan() ([]ClusterPlan, error) {
 func (f *Fleet) PlanCluster(i int) (ClusterPlan, error) {
 	cluster := &f.Clusters[i]
 	plan := ClusterPlan{Cluster: *cluster, Assignments: make([]Assignment, len(f.Bundles))}
-	data := templateData(cluster)
+	seen := f.view(cluster)
 	var errs []error
 	for b := range f.Bundles {
 		var err error
-		if plan.Assignments[b], err = f.assign(cluster, b, data); err != nil {
+		if plan.Assignments[b], err = f.assign(seen, b); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -84,13 +89,13 @@ func (f *Fleet) PlanCluster(i int) (ClusterPlan, error) {
 	return plan, errors.Join(errs...)
 }
 
-func (f *Fleet) assign(cluster *Cluster, b int, data map[string]any) (Assignment, error) {
+func (f *Fleet) assign(seen *view, b int) (Assignment, error) {
 	bundle, rules := &f.Bundles[b], &f.rules[b]
+	cluster := seen.cluster
 	out := Assignment{Cluster: cluster.Metadata.Name, Bundle: bundle}
-	facts := f.Facts[cluster.Metadata.Name]
 	var not []string
-	for i := range rules.targets {
-		if out.Selected, out.Why = rules.targets[i].match(cluster, facts); out.Selected {
+	for _, rule := range rules.targets {
+		if out.Selected, out.Why = seen.match(rule); out.Selected {
 			break
 		}
 		not = append(not, out.Why)
@@ -99,13 +104,13 @@ func (f *Fleet) assign(cluster *Cluster, b int, data map[string]any) (Assignment
 		out.Why = strings.Join(not, "; ")
 		return out, nil
 	}
-	for i := range rules.exclude {
-		if excluded, why := rules.exclude[i].match(cluster, facts); excluded {
+	for _, rule := range rules.exclude {
+		if excluded, why := seen.match(rule); excluded {
 			out.Selected, out.Why = false, "excluded: "+why
 			return out, nil
 		}
 	}
-	settings, err := rules.settings(bundle, cluster, facts)
+	settings, err := rules.settings(bundle, seen)
 	if err != nil {
 		return out, placeTemplate(bundle, err, "")
 	}
@@ -116,16 +121,23 @@ func (f *Fleet) assign(cluster *Cluster, b int, data map[string]any) (Assignment
 	}
 	out.Namespace, out.Kustomize, out.Variant = settings.namespace, settings.kustomize, settings.variant
 	out.Overlays = settings.overlays
-	values, err := settings.values.expand(data)
+	values, err := settings.values.expand(seen)
 	if err != nil {
 		return out, placeTemplate(bundle, err, cluster.Metadata.Name)
 	}
 	if values := values.(map[string]any); len(values) > 0 {
 		out.Values = values
 	}
-	if out.Variables, err = expandStrings(settings.variables, data); err != nil {
+	variables, err := expandAll(settings.variables, seen)
+	if err != nil {
 		return out, placeTemplate(bundle, err, cluster.Metadata.Name)
 	}
+	if seen.secrets || settings.secret {
+		if err := out.takeSecrets(seen, variables); err != nil {
+			return out, err
+		}
+	}
+	out.Variables = texts(variables)
 	if settings.values.varies && renders(bundle) {
 		out.Variant, err = variantKey(bundle, settings, out.Values)
 	}

@@ -19,9 +19,9 @@ import (
 // rules are a bundle's rules, and what each combination of its overrides makes of it. Clusters are many and
 // combinations few, so overrides are merged and templates parsed once for each.
 type rules struct {
-	targets   []matcher
-	exclude   []matcher
-	overrides []matcher
+	targets   []*matcher
+	exclude   []*matcher
+	overrides []*matcher
 	merged    sync.Map // by the combination
 	templates *templates
 }
@@ -36,13 +36,14 @@ type settings struct {
 	values    expander
 	variables map[string]expander
 	variant   string
+	secret    bool // there is a secret in values or variables
 }
 
 // settings returns what the overrides that match the cluster make of the bundle.
-func (r *rules) settings(bundle *Bundle, cluster *Cluster, facts Facts) (*settings, error) {
-	matching := make([]byte, 0, len(r.overrides))
-	for i := range r.overrides {
-		if matched, _ := r.overrides[i].match(cluster, facts); matched {
+func (r *rules) settings(bundle *Bundle, seen *view) (*settings, error) {
+	matching := make([]byte, 0, 16)
+	for i, override := range r.overrides {
+		if matched, _ := seen.match(override); matched {
 			matching = append(matching, byte(i>>8), byte(i))
 			if bundle.Spec.OverrideMode == v1alpha1.OverrideFirst {
 				break
@@ -114,7 +115,9 @@ func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 		if out.variables[key], err = r.templates.compile(value, "spec.variables."+key); err != nil {
 			return nil, err
 		}
+		out.secret = out.secret || out.variables[key].secret
 	}
+	out.secret = out.secret || out.values.secret
 	out.variant, err = variantKey(bundle, out, values)
 	return out, err
 }
@@ -147,17 +150,17 @@ func variantKey(bundle *Bundle, s *settings, values v1alpha1.Values) (string, er
 	return bundle.Metadata.Name + "/" + hex.EncodeToString(sum[:8]), nil
 }
 
-func expandStrings(variables map[string]expander, data map[string]any) (map[string]string, error) {
+func expandAll(variables map[string]expander, seen *view) (map[string]any, error) {
 	if len(variables) == 0 {
 		return nil, nil
 	}
-	out := make(map[string]string, len(variables))
+	out := make(map[string]any, len(variables))
 	for key, variable := range variables {
-		value, err := variable.expand(data)
+		value, err := variable.expand(seen)
 		if err != nil {
 			return nil, err
 		}
-		out[key] = fmt.Sprint(value)
+		out[key] = value
 	}
 	return out, nil
 }

@@ -352,7 +352,7 @@ func TestAssembleIsTheSameWhateverTheOrder(t *testing.T) {
 	}
 }
 
-func TestIssue(t *testing.T) {
+func TestDecide(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	target := v1alpha1.Target{Cluster: "ship-7", Bundles: []v1alpha1.TargetBundle{{Name: "web"}}}
 	known := func(bundles ...string) v1alpha1.IndexCluster {
@@ -382,9 +382,10 @@ func TestIssue(t *testing.T) {
 		{"more than half is removed on purpose", many, true, Changed, 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, action, reason := Issue(target, test.previous, Options{Now: now, AllowPrune: test.allowPrune})
-			if action != test.action || got.Generation != test.generation {
-				t.Errorf("got %s of generation %d (%s), want %s of %d", action, got.Generation, reason, test.action, test.generation)
+			decision := Decide(Content(target), BundleNames(target), test.previous, Options{Now: now, AllowPrune: test.allowPrune})
+			got := decision.Issue(target)
+			if decision.Action != test.action || got.Generation != test.generation {
+				t.Errorf("got %s of generation %d (%s), want %s of %d", decision.Action, got.Generation, decision.Reason, test.action, test.generation)
 			}
 			if want := now.Truncate(time.Second).Add(DefaultValidity); !got.ExpiresAt.Time.Equal(want) {
 				t.Errorf("expires at %s, want %s", got.ExpiresAt, want)

@@ -11,6 +11,8 @@ import (
 	"text/template/parse"
 
 	"github.com/Masterminds/sprig/v3"
+
+	"pinnace.dev/pinnace/pkg/sealed"
 )
 
 const (
@@ -143,13 +145,24 @@ type expander struct {
 	fields   map[string]expander
 	items    []expander
 	varies   bool // there is a template in it
+	secret   bool // there is a secret in it, or it is one when marked is set
+	marked   *expander
 }
 
 // compile parses the templates in a value. path is where it stands.
 func (t *templates) compile(value any, path string) (expander, error) {
 	out := expander{constant: value, path: path}
+	if inner, is := sealed.Mark(value); is {
+		marked, err := t.compile(inner, path)
+		out.marked, out.secret, out.varies = &marked, true, true
+		return out, err
+	}
 	switch value := value.(type) {
 	case string:
+		if _, is := sealed.Text(value); is {
+			out.marked, out.secret, out.varies = &expander{constant: value, path: path}, true, true
+			return out, nil
+		}
 		if !strings.Contains(value, leftDelimiter) {
 			return out, nil
 		}
@@ -165,7 +178,7 @@ func (t *templates) compile(value any, path string) (expander, error) {
 			if err != nil {
 				return out, err
 			}
-			out.fields[key], out.varies = field, out.varies || field.varies
+			out.fields[key], out.varies, out.secret = field, out.varies || field.varies, out.secret || field.secret
 		}
 	case []any:
 		for i, item := range value {
@@ -173,19 +186,21 @@ func (t *templates) compile(value any, path string) (expander, error) {
 			if err != nil {
 				return out, err
 			}
-			out.items, out.varies = append(out.items, item), out.varies || item.varies
+			out.items, out.varies, out.secret = append(out.items, item), out.varies || item.varies, out.secret || item.secret
 		}
 	}
 	return out, nil
 }
 
 // expand returns the value for one cluster. It must not be changed: parts of it may be shared.
-func (e *expander) expand(data map[string]any) (any, error) {
+func (e *expander) expand(seen *view) (any, error) {
 	switch {
 	case !e.varies:
 		return e.constant, nil
+	case e.marked != nil:
+		return e.expandSecret(seen)
 	case e.text != nil:
-		out, err := e.text.expand(data)
+		out, err := seen.expand(e.text)
 		if err != nil {
 			return nil, &templateError{path: e.path, text: e.raw, err: err}
 		}
@@ -193,7 +208,7 @@ func (e *expander) expand(data map[string]any) (any, error) {
 	case e.fields != nil:
 		out := make(map[string]any, len(e.fields))
 		for key, field := range e.fields {
-			value, err := field.expand(data)
+			value, err := field.expand(seen)
 			if err != nil {
 				return nil, err
 			}
@@ -204,8 +219,26 @@ func (e *expander) expand(data map[string]any) (any, error) {
 	out := make([]any, len(e.items))
 	for i := range e.items {
 		var err error
-		if out[i], err = e.items[i].expand(data); err != nil {
+		if out[i], err = e.items[i].expand(seen); err != nil {
 			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// expandSecret returns a value that was marked as secret.
+func (e *expander) expandSecret(seen *view) (any, error) {
+	value, err := e.marked.expand(seen)
+	if err != nil {
+		return nil, err
+	}
+	if _, already := value.(*secretValue); already {
+		return value, nil
+	}
+	out := &secretValue{value: value, read: &seen.secretRead, place: place{nil, e.path}}
+	if text, isText := value.(string); isText {
+		if data, is := sealed.Text(text); is {
+			out.sealed = data
 		}
 	}
 	return out, nil
@@ -231,21 +264,3 @@ func (e *templateError) Error() string {
 }
 
 func (e *templateError) Unwrap() error { return e.err }
-
-// templateData is what templates see of a cluster.
-func templateData(cluster *Cluster) map[string]any {
-	return map[string]any{"cluster": map[string]any{
-		"name":        cluster.Metadata.Name,
-		"labels":      stringMap(cluster.Metadata.Labels),
-		"annotations": stringMap(cluster.Metadata.Annotations),
-		"values":      map[string]any(cluster.Spec.Values),
-	}}
-}
-
-func stringMap(in map[string]string) map[string]any {
-	out := make(map[string]any, len(in))
-	for key, value := range in {
-		out[key] = value
-	}
-	return out
-}
