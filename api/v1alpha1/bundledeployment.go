@@ -22,6 +22,11 @@ const (
 	ConditionReconciling = "Reconciling"
 	ConditionStalled     = "Stalled"
 	ConditionDrifted     = "Drifted"
+	// ConditionHeld is there while the version that the target asks for is held back: by a window, a gate, a dependency, or
+	// because it failed and was rolled back.
+	ConditionHeld = "Held"
+	// ConditionSuspended is there while nothing is done about the bundle, because somebody said so.
+	ConditionSuspended = "Suspended"
 )
 
 // BundleDeployment is one bundle on this cluster, written by the agent for people and tools to read. Changing it
@@ -67,6 +72,10 @@ type BundleDeploymentStatus struct {
 	// AppliedDigest is what runs.
 	AppliedDigest string `json:"appliedDigest,omitempty"`
 	ShortDigest   string `json:"shortDigest,omitempty"`
+	// LastGoodDigest is the newest version that was ready here.
+	LastGoodDigest string `json:"lastGoodDigest,omitempty"`
+	// HeldUntil is when a version that is held back is looked at again.
+	HeldUntil *metav1.Time `json:"heldUntil,omitempty"`
 	// Summary is ready/all objects.
 	Summary string `json:"summary,omitempty"`
 	// +listType=map

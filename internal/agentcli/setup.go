@@ -90,7 +90,7 @@ func (s *session) setUp(file string) (*setup, error) {
 	config := agent.Config{
 		Fleet: spec.Fleet, Cluster: spec.Cluster, Registries: registries, State: state, Content: content,
 		Verifier: verifier, Deployers: cluster.Deployers, ClusterKind: cluster.ClusterKind, Holder: cluster.Hold,
-		Objects: cluster.Objects, Drift: cluster.Drift, Limits: spec.Limits, Interval: spec.Interval.Duration,
+		Objects: cluster.Objects, Events: cluster.Recorder, Drift: cluster.Drift, Limits: spec.Limits, Interval: spec.Interval.Duration,
 		Heartbeat: spec.Heartbeat.Duration, Version: version, Kubernetes: cluster.Version, Log: log, Metrics: metrics,
 	}
 	if signer != nil {

@@ -41,6 +41,8 @@ type Config struct {
 	Holder Holder
 	// Objects shows the bundles in the cluster; nil shows none.
 	Objects ObjectWriter
+	// Events tells in the cluster what happened; nil tells nobody.
+	Events EventWriter
 	// Drift says what differs from what was applied; nil finds none.
 	Drift DriftSource
 	// Signer signs status reports; none are sent when nil.
@@ -116,6 +118,7 @@ type Agent struct {
 	looking   bool
 	lookAt    time.Time
 	objects   delivery
+	events    []Event // not written yet
 	report    delivery
 	published v1alpha1.StatusReport
 	beat      time.Time // when the published report is sent again
@@ -260,6 +263,9 @@ func (a *Agent) start(ctx context.Context) error {
 	for name, record := range records {
 		one := &unit{name: name, fresh: true, since: a.now()}
 		one.record(&record)
+		if record.Healthy {
+			one.told = string(v1alpha1.StateReady) + " " + string(ReasonReady)
+		}
 		a.units[name] = one
 	}
 	a.pullAt, a.objects, a.report = a.now(), delivery{}, delivery{}

@@ -18,10 +18,12 @@ func (a *Agent) startUnit(ctx context.Context, one *unit) {
 	inUse := a.namespaces(one.name)
 	recorded := one.recorded
 	now := a.now()
-	a.stand(one, standing{
-		state: v1alpha1.StateUpdating, reason: ReasonReconciling, message: "is being applied",
-		objects: one.objects, ready: one.ready,
-	})
+	if one.attempts == 0 {
+		a.stand(one, standing{
+			state: v1alpha1.StateUpdating, reason: ReasonReconciling, message: "is being applied",
+			objects: one.objects, ready: one.ready,
+		})
+	}
 	if one.want == nil {
 		record := *recorded
 		a.work(ctx, func(ctx context.Context) func() {
@@ -47,6 +49,7 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 	current := want == nil && one.want == nil || want != nil && one.want != nil && fingerprint(want) == one.wantPrint
 	one.record(done.record)
 	a.account(one, done, now.Sub(started))
+	a.tellApplied(one, done)
 	switch {
 	case done.err != nil:
 		one.attempts++

@@ -36,6 +36,7 @@ type Cluster struct {
 	Deployers map[v1alpha1.Method]Deployer
 	Hold      *Hold
 	Objects   *Objects
+	Recorder  *Recorder
 	Drift     *Drift
 
 	applier  *apply.Applier
@@ -64,6 +65,7 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 	if err != nil {
 		return nil, err
 	}
+	objects := &Objects{Client: client}
 	releaser := release.New(applier, release.Options{Log: options.Log})
 	return &Cluster{
 		Deployers: map[v1alpha1.Method]Deployer{
@@ -73,8 +75,8 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 		Hold: &Hold{
 			Client: client, Namespace: options.Namespace, Identity: identity, Run: strings.ToLower(rand.Text()),
 		},
-		Objects: &Objects{Client: client},
-		Drift:   source, applier: applier, releaser: releaser,
+		Objects: objects, Recorder: &Recorder{Client: client, Objects: objects, Namespace: options.Namespace},
+		Drift: source, applier: applier, releaser: releaser,
 	}, nil
 }
 
@@ -82,6 +84,7 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 func ownKinds() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Event"), meta.RESTScopeNamespace)
 	mapper.Add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), meta.RESTScopeNamespace)
 	mapper.Add(v1alpha1.GroupVersion.WithKind(v1alpha1.KindBundleDeployment), meta.RESTScopeRoot)
 	mapper.Add(schema.GroupVersionKind{

@@ -114,38 +114,39 @@ func (c *content) fetch(ctx context.Context, src oci.Registry, bundle *v1alpha1.
 	}
 	remote, err := src.Repository(bundle.Repository)
 	if err != nil {
-		return false, problem(StageFetch, subject(bundle), err)
+		return false, bundleProblem(StageFetch, bundle, err)
 	}
 	desc, err := remote.Resolve(ctx, bundle.Digest)
 	if err != nil {
-		return false, problem(StageFetch, subject(bundle), err)
+		return false, bundleProblem(StageFetch, bundle, err)
 	}
 	verified, err := c.verifier.Verify(ctx, remote, bundle.Repository, desc)
 	if err != nil {
-		return false, problem(StageVerify, subject(bundle), err)
+		return false, bundleProblem(StageVerify, bundle, err)
 	}
 	found, err := oci.FetchBundle(ctx, remote, verified)
 	if err == nil {
 		err = fits(bundle, found)
 	}
 	if err == nil {
-		err = c.copy(ctx, remote, bundle.Repository, desc)
+		err = c.copy(ctx, remote, bundle.Repository, verified)
 	}
 	if err != nil {
-		return false, problem(StageFetch, subject(bundle), err)
+		return false, bundleProblem(StageFetch, bundle, err)
 	}
 	if _, err := c.open(ctx, bundle); err != nil {
-		return false, problem(StageFetch, subject(bundle), err)
+		return false, bundleProblem(StageFetch, bundle, err)
 	}
 	return true, nil
 }
 
-func (c *content) copy(ctx context.Context, remote oci.Repository, name string, desc ocispec.Descriptor, tags ...string) error {
+// copy brings a manifest onto the disk, with the signatures that verify it again.
+func (c *content) copy(ctx context.Context, remote oci.Repository, name string, verified oci.Verified, tags ...string) error {
 	local, err := c.layout.Repository(name)
 	if err != nil {
 		return err
 	}
-	return oci.Copy(ctx, remote, local, desc, tags...)
+	return oci.CopyVerified(ctx, remote, local, verified, tags...)
 }
 
 // collect removes what neither the target, nor its bundles, nor the versions that are kept beside them need. Nothing else may write meanwhile.
@@ -198,7 +199,9 @@ func (c *content) untag(ctx context.Context, name string, kept map[digest.Digest
 	}
 	wanted := map[string]bool{v1alpha1.TagCurrent: true}
 	for subject := range kept {
-		wanted[oci.SignatureTag(subject)] = true
+		for _, tag := range oci.AttachedTags(subject) {
+			wanted[tag] = true
+		}
 	}
 	for _, tag := range tags {
 		if wanted[tag] {
@@ -221,14 +224,22 @@ func (c *content) mark(ctx context.Context, name string, subject digest.Digest, 
 	if err != nil {
 		return err
 	}
-	for _, reference := range []string{subject.String(), oci.SignatureTag(subject)} {
-		desc, err := repo.Resolve(ctx, reference)
-		if errors.Is(err, oci.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
+	desc, err := repo.Resolve(ctx, subject.String())
+	if errors.Is(err, oci.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if index, err := repo.Resolve(ctx, oci.ReferrersTag(subject)); err == nil {
+		keep[index.Digest] = true
+	}
+	attached, err := oci.ListAttached(ctx, repo, desc)
+	if err != nil {
+		return err
+	}
+	for _, one := range append(attached, oci.Attached{Descriptor: desc}) {
+		desc := one.Descriptor
 		manifest, _, err := oci.ReadManifest(ctx, repo, desc)
 		if err != nil {
 			return err
@@ -259,6 +270,16 @@ func (c *content) size() int64 {
 
 func subject(bundle *v1alpha1.TargetBundle) string {
 	return fmt.Sprintf("bundle %q (%s@%s)", bundle.Name, bundle.Repository, bundle.Digest)
+}
+
+// bundleProblem is [problem] for what concerns one bundle.
+func bundleProblem(stage Stage, bundle *v1alpha1.TargetBundle, err error) error {
+	err = problem(stage, subject(bundle), err)
+	var typed *Error
+	if errors.As(err, &typed) && typed.Bundle == "" {
+		typed.Bundle = bundle.Name
+	}
+	return err
 }
 
 // problem gives an error of the registry, the layout or an archive its reason; an [Error] stays as it is.

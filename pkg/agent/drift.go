@@ -300,6 +300,7 @@ func (a *Agent) repaired(one *unit, results []repairResult, whole bool, err erro
 		return
 	}
 	if whole {
+		a.tell(Event{Bundle: one.name, Reason: ReasonDriftCorrected, Message: "much of it drifted: the bundle is applied again"})
 		a.log.Info("drift: the bundle is applied again", "stage", StageApply, "bundle", one.name)
 		one.todo, one.deployed, one.healthy = true, false, false
 		return
@@ -335,6 +336,7 @@ func (a *Agent) repairedOne(one *unit, result repairResult, findings map[apply.I
 		}
 		a.drift.contests[id].Repaired(now)
 		a.metrics.repaired(one.name, "repaired")
+		a.tell(Event{Bundle: one.name, Reason: ReasonDriftCorrected, Message: text})
 		a.log.Info("drift corrected", append(attrs, "drift", result.verdict.String(), "duration", now.Sub(started))...)
 	case result.act == drift.Concede:
 		if !findings[id].contested {

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -189,6 +191,7 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 	if a.problem != nil {
 		a.problem = nil
 		a.report.touch(now)
+		a.objects.touch(now)
 	}
 	a.pullAt = now.Add(jitter(a.interval()))
 	if result == nil {
@@ -213,6 +216,8 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 	a.log.Info("a new target is in force", "stage", StageAccept, "generation", result.target.Generation,
 		"digest", result.manifest.Digest, "bundles", len(result.target.Bundles), "fetched", result.fetched,
 		"signers", result.signers, "duration", now.Sub(started))
+	a.tell(Event{Reason: ReasonTargetTaken, Message: fmt.Sprintf("generation %d is in force: %d bundles, signed by %s",
+		result.target.Generation, len(result.target.Bundles), strings.Join(result.signers, ", "))})
 	a.force(result.target, result.manifest)
 	a.pullAt = now.Add(jitter(a.interval()))
 	a.report.touch(now.Add(reportDebounce))
@@ -228,9 +233,22 @@ func (a *Agent) trouble(err error) {
 		}
 		a.log.Error("the newest target was not taken; what runs keeps running", "stage", stage, "reason", reason, "error", err)
 		a.metrics.refused(reason)
+		if reason != ReasonUnreachable {
+			a.tell(Event{Bundle: a.concerned(err), Warning: true, Reason: reason, Message: oneLine(err).Error()})
+		}
+		a.objects.touch(a.now().Add(objectsDebounce))
 		a.report.touch(a.now().Add(reportDebounce))
 	}
 	a.problem = err
+}
+
+// concerned names the bundle that kept a target from being taken, where there is one on this cluster.
+func (a *Agent) concerned(err error) string {
+	var typed *Error
+	if errors.As(err, &typed) && a.units[typed.Bundle] != nil {
+		return typed.Bundle
+	}
+	return ""
 }
 
 // interval between polls: this agent's own, the fleet's, or the default.

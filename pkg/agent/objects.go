@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ type Objects struct {
 
 	installed bool
 	known     map[string]*v1alpha1.BundleDeployment // as last read or written
+	gone      map[string]*v1alpha1.BundleDeployment // removed by the last write
 }
 
 // Write brings the cluster's BundleDeployments to what is given.
@@ -39,6 +41,7 @@ func (o *Objects) Write(ctx context.Context, deployments []v1alpha1.BundleDeploy
 		}
 	}
 	var problems []error
+	o.gone = map[string]*v1alpha1.BundleDeployment{}
 	wanted := make(map[string]bool, len(deployments))
 	for i := range deployments {
 		wanted[deployments[i].Name] = true
@@ -55,6 +58,7 @@ func (o *Objects) Write(ctx context.Context, deployments []v1alpha1.BundleDeploy
 			continue
 		}
 		delete(o.known, name)
+		o.gone[name] = object
 	}
 	if err := errors.Join(problems...); err != nil {
 		o.known = nil // somebody else wrote: look again
@@ -136,6 +140,9 @@ func (o *Objects) write(ctx context.Context, want *v1alpha1.BundleDeployment) er
 func merge(object *v1alpha1.BundleDeployment, next v1alpha1.BundleDeploymentStatus) v1alpha1.BundleDeploymentStatus {
 	next.ObservedGeneration = object.Generation
 	conditions := object.DeepCopy().Status.Conditions
+	conditions = slices.DeleteFunc(conditions, func(known metav1.Condition) bool {
+		return meta.FindStatusCondition(next.Conditions, known.Type) == nil
+	})
 	for _, condition := range next.Conditions {
 		condition.ObservedGeneration = object.Generation
 		meta.SetStatusCondition(&conditions, condition)
@@ -161,7 +168,11 @@ func deploymentOf(one *unit) v1alpha1.BundleDeployment {
 	}
 	status := v1alpha1.BundleDeploymentStatus{
 		State: one.state, Summary: fmt.Sprintf("%d/%d", one.ready, one.objects), Problems: one.problems,
-		ShortDigest: short(bundle.Digest), Conditions: conditions(one.standing),
+		ShortDigest: short(bundle.Digest), Conditions: conditions(one), LastGoodDigest: one.recorded.lastGood(),
+	}
+	if one.held != nil && one.held.state == v1alpha1.StateWaiting && !one.held.until.IsZero() {
+		until := metav1.NewTime(one.held.until.UTC().Truncate(time.Second))
+		status.HeldUntil = &until
 	}
 	if one.recorded != nil && one.recorded.Complete {
 		status.AppliedDigest = one.recorded.Bundle.Digest
@@ -177,26 +188,34 @@ func deploymentOf(one *unit) v1alpha1.BundleDeployment {
 	}
 }
 
-// conditions puts a standing into kstatus' words. Ready is always there, the others say more when true.
-func conditions(s standing) []metav1.Condition {
-	condition := func(kind string, on bool) metav1.Condition {
+// conditions puts how a bundle stands into kstatus' words. Ready, Reconciling, Stalled and Drifted are always there,
+// the others when they are true.
+func conditions(one *unit) []metav1.Condition {
+	s := one.standing
+	condition := func(kind string, on bool, reason Reason, message string) metav1.Condition {
 		status := metav1.ConditionFalse
 		if on {
 			status = metav1.ConditionTrue
 		}
-		reason := string(s.reason)
 		if reason == "" {
-			reason = string(ReasonReconciling)
+			reason = ReasonReconciling
 		}
-		return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: clip(s.message)}
+		return metav1.Condition{Type: kind, Status: status, Reason: string(reason), Message: clip(message)}
 	}
-	ready := s.state == v1alpha1.StateReady || s.state == v1alpha1.StateDrifted || s.state == v1alpha1.StateContested
-	return []metav1.Condition{
-		condition(v1alpha1.ConditionReady, ready),
-		condition(v1alpha1.ConditionReconciling, s.state == v1alpha1.StateUpdating || s.state == v1alpha1.StateWaiting || s.state == ""),
-		condition(v1alpha1.ConditionStalled, s.state == v1alpha1.StateFailed || s.state == v1alpha1.StateRefused),
-		condition(v1alpha1.ConditionDrifted, s.state == v1alpha1.StateDrifted || s.state == v1alpha1.StateContested),
+	is := func(states ...v1alpha1.State) bool { return slices.Contains(states, s.state) }
+	out := []metav1.Condition{
+		condition(v1alpha1.ConditionReady, is(v1alpha1.StateReady, v1alpha1.StateDrifted, v1alpha1.StateContested), s.reason, s.message),
+		condition(v1alpha1.ConditionReconciling, is(v1alpha1.StateUpdating, v1alpha1.StateWaiting, ""), s.reason, s.message),
+		condition(v1alpha1.ConditionStalled, is(v1alpha1.StateFailed, v1alpha1.StateRefused), s.reason, s.message),
+		condition(v1alpha1.ConditionDrifted, is(v1alpha1.StateDrifted, v1alpha1.StateContested), s.reason, s.message),
 	}
+	if one.held != nil {
+		out = append(out, condition(v1alpha1.ConditionHeld, true, one.held.reason, one.held.message))
+	}
+	if one.suspended {
+		out = append(out, condition(v1alpha1.ConditionSuspended, true, ReasonSuspended, suspendedText))
+	}
+	return out
 }
 
 // clip bounds a message: an API server accepts 32,768 characters in a condition.

@@ -68,6 +68,13 @@ const (
 	ReasonDrifted           Reason = "Drifted"
 	ReasonContested         Reason = "Contested"
 	ReasonReady             Reason = "Ready"
+
+	// Those that only events have.
+	ReasonApplied        Reason = "Applied"
+	ReasonPruned         Reason = "Pruned"
+	ReasonDriftCorrected Reason = "DriftCorrected"
+	ReasonResumed        Reason = "Resumed"
+	ReasonTargetTaken    Reason = "TargetTaken"
 )
 
 // Error is a failure or refusal on the sync line. The first one stops everything that comes after it and leaves alone
@@ -75,6 +82,7 @@ const (
 type Error struct {
 	Stage   Stage
 	Subject string // the target, bundle, file or object concerned
+	Bundle  string // the bundle's name, where one is concerned
 	Reason  Reason
 	Mend    string // the act that mends it
 	Err     error

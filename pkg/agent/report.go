@@ -68,6 +68,7 @@ func (a *Agent) publish(ctx context.Context, now time.Time) {
 		if one.changed {
 			one.changed = false
 			a.metrics.bundle(one.name, one.standing)
+			a.tellStanding(one)
 			a.objects.touch(now.Add(objectsDebounce))
 			a.report.touch(now.Add(reportDebounce))
 		}
@@ -115,13 +116,22 @@ func (a *Agent) told(time.Time) bool {
 }
 
 func (a *Agent) startObjects(ctx context.Context) {
-	deployments := a.deployments()
-	a.objects.busy, a.objects.at = true, time.Time{}
+	deployments, events := a.deployments(), a.events
+	a.objects.busy, a.objects.at, a.events = true, time.Time{}, nil
 	a.work(ctx, func(ctx context.Context) func() {
 		err := a.cfg.Objects.Write(ctx, deployments)
+		var untold error
+		if err == nil && len(events) > 0 {
+			untold = a.cfg.Events.Emit(ctx, events)
+		}
 		return func() {
 			if err != nil {
 				a.log.Warn("BundleDeployments were not written; they are tried again", "stage", StageReport, "error", err)
+				a.events = append(events, a.events...)
+				a.events = a.events[max(0, len(a.events)-maxEvents):]
+			}
+			if untold != nil {
+				a.log.Warn("events were not written", "stage", StageReport, "error", untold)
 			}
 			a.objects.finish(err, a.now())
 		}

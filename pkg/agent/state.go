@@ -125,8 +125,10 @@ func writePID(file *os.File) error {
 	return err
 }
 
-// Close gives the lock back.
-func (s *State) Close() error { return s.lock.Close() }
+// Close gives the lock back, also where a process that was just started has the file still open.
+func (s *State) Close() error {
+	return errors.Join(unix.Flock(int(s.lock.Fd()), unix.LOCK_UN), s.lock.Close())
+}
 
 // ContentDir is the OCI layout's folder.
 func (s *State) ContentDir() string { return filepath.Join(s.dir, contentDir) }

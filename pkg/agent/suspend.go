@@ -68,14 +68,15 @@ func (s *State) Suspend(suspended Suspended) error {
 	return s.writeJSON(filepath.Join(s.dir, suspendedFile), suspended)
 }
 
+const suspendedText = "is suspended: nothing is applied and drift is not corrected until it is resumed"
+
 // showSuspended lets a suspension show in how a bundle stands; what is wrong with it shows first.
 func showSuspended(s standing) standing {
-	const text = "is suspended: nothing is applied and drift is not corrected until it is resumed"
 	switch s.state {
 	case v1alpha1.StateFailed, v1alpha1.StateRefused, v1alpha1.StateDrifted, v1alpha1.StateContested:
-		s.message += " (" + text + ")"
+		s.message += " (" + suspendedText + ")"
 		return s
 	}
-	s.state, s.reason, s.message = v1alpha1.StateWaiting, ReasonSuspended, text
+	s.state, s.reason, s.message = v1alpha1.StateWaiting, ReasonSuspended, suspendedText
 	return s
 }

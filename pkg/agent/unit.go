@@ -44,10 +44,11 @@ type unit struct {
 	retryAt  time.Time
 	deadline time.Time // of readiness
 
-	base     standing // by itself; what is shown adds why it is held back
+	base standing // by itself; what is shown adds why it is held back
 	standing
 	since   time.Time
-	changed bool // and not yet published
+	changed bool   // and not yet published
+	told    string // which standing was the last event
 }
 
 // standing is how a bundle stands, as it is reported.
