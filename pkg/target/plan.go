@@ -36,6 +36,8 @@ type Assignment struct {
 	// Overlays are those of plain manifests, in order.
 	Overlays  []string
 	DependsOn []string
+
+	settings *settings
 	// Secrets were taken out of Values and Variables, sorted by path.
 	Secrets []Secret
 
@@ -85,7 +87,7 @@ func (f *Fleet) PlanCluster(i int) (ClusterPlan, error) {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, resolveDependencies(plan.Assignments)...)
+	errs = append(errs, resolveDependencies(plan.Assignments, f.Kept)...)
 	return plan, errors.Join(errs...)
 }
 
@@ -114,7 +116,7 @@ func (f *Fleet) assign(seen *view, b int) (Assignment, error) {
 	if err != nil {
 		return out, placeTemplate(bundle, err, "")
 	}
-	out.Overrides = settings.overrides
+	out.Overrides, out.settings = settings.overrides, settings
 	if settings.skip != "" {
 		out.Selected, out.Why = false, "skipped by override "+settings.skip
 		return out, nil
@@ -158,7 +160,7 @@ func placeTemplate(bundle *Bundle, err error, cluster string) error {
 }
 
 // resolveDependencies turns each assignment's dependsOn into names of bundles that the cluster gets, and refuses cycles.
-func resolveDependencies(assignments []Assignment) []error {
+func resolveDependencies(assignments []Assignment, kept map[string]bool) []error {
 	var errs []error
 	selected := map[string]*Assignment{}
 	for i := range assignments {
@@ -169,7 +171,7 @@ func resolveDependencies(assignments []Assignment) []error {
 	for _, name := range slices.Sorted(maps.Keys(selected)) {
 		assignment := selected[name]
 		for i, dependency := range assignment.Bundle.Spec.DependsOn {
-			names, err := resolve(dependency, name, selected)
+			names, err := resolve(dependency, name, selected, kept)
 			if err != nil {
 				errs = append(errs, assignment.Bundle.Document.Errorf(fmt.Sprintf("spec.dependsOn[%d]", i), "bundle %q on cluster %q: %v", name, assignment.Cluster, err))
 			}
@@ -189,9 +191,9 @@ func resolveDependencies(assignments []Assignment) []error {
 	return errs
 }
 
-func resolve(dependency v1alpha1.Dependency, self string, selected map[string]*Assignment) ([]string, error) {
+func resolve(dependency v1alpha1.Dependency, self string, selected map[string]*Assignment, kept map[string]bool) ([]string, error) {
 	if dependency.Bundle != "" {
-		if selected[dependency.Bundle] == nil {
+		if selected[dependency.Bundle] == nil && !kept[dependency.Bundle] {
 			return nil, fmt.Errorf("depends on %q, which this cluster does not get; give it to the cluster, or skip this bundle there", dependency.Bundle)
 		}
 		return []string{dependency.Bundle}, nil
@@ -216,7 +218,7 @@ func findCycle(selected map[string]*Assignment) []string {
 	var path []string
 	var visit func(name string) []string
 	visit = func(name string) []string {
-		if state[name] == done {
+		if state[name] == done || selected[name] == nil { // kept bundles are no assignments
 			return nil
 		}
 		path = append(path, name)

@@ -37,6 +37,8 @@ type settings struct {
 	variables map[string]expander
 	variant   string
 	secret    bool // there is a secret in values or variables
+	// statics are hashes of what is the same for all clusters, see [Fleet.Sketch].
+	statics sync.Map
 }
 
 // settings returns what the overrides that match the cluster make of the bundle.
