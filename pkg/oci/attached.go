@@ -201,12 +201,17 @@ func Copy(ctx context.Context, src, dst Repository, desc ocispec.Descriptor, tag
 	return copyWith(ctx, src, dst, desc, attached, tags...)
 }
 
-// CopyVerified copies as [Copy] does, but of what is attached only the evidence: what verifying again needs.
+// CopyVerified copies as [Copy] does, but of what is attached only the evidence: what verifying again needs. Where that
+// is gone since, because somebody signed again, it is everything that is attached now.
 func CopyVerified(ctx context.Context, src, dst Repository, verified Verified, tags ...string) error {
 	if verified.IsZero() {
 		return fmt.Errorf("copy from %s: %w", src, ErrNotVerified)
 	}
-	return copyWith(ctx, src, dst, verified.Descriptor(), verified.Evidence(), tags...)
+	err := copyWith(ctx, src, dst, verified.Descriptor(), verified.Evidence(), tags...)
+	if errors.Is(err, ErrNotFound) {
+		return Copy(ctx, src, dst, verified.Descriptor(), tags...)
+	}
+	return err
 }
 
 func copyWith(ctx context.Context, src, dst Repository, desc ocispec.Descriptor, attached []Attached, tags ...string) error {

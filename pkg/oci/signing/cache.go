@@ -18,8 +18,10 @@ type cache struct {
 	accepted map[cacheKey]acceptance
 }
 
-// cacheKey has the name, since it chooses the rule.
+// cacheKey has the name, since it chooses the rule, and the place, since each has signatures of its own: what is on a
+// disk is verified from what is on the disk.
 type cacheKey struct {
+	place  string
 	name   string
 	digest digest.Digest
 }

@@ -16,12 +16,12 @@ import (
 // Verify checks the manifest's signatures in repo against the policy. name is the repository's name relative to the
 // fleet's prefix, which the rules match. A refusal is an [*Error]; any other error means that the signatures could not
 // be read. It stops at the first signatures that suffice, and asks for nothing when this verifier accepted the digest
-// under the name before.
+// there before.
 func (v *Verifier) Verify(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (oci.Verified, error) {
 	if v.trustAll {
 		return verified.New(desc, "unsafe: everything is trusted", nil, nil), nil
 	}
-	key := cacheKey{name, desc.Digest}
+	key := cacheKey{repo.String(), name, desc.Digest}
 	if found, ok := v.cache.get(key); ok {
 		return verified.New(desc, found.rule, found.signers, found.evidence), nil
 	}
