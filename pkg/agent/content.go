@@ -116,6 +116,7 @@ func (c *content) fetch(ctx context.Context, src oci.Registry, bundle *v1alpha1.
 	if err != nil {
 		return false, bundleProblem(StageFetch, bundle, err)
 	}
+	remote = oci.Remember(remote)
 	desc, err := remote.Resolve(ctx, bundle.Digest)
 	if err != nil {
 		return false, bundleProblem(StageFetch, bundle, err)

@@ -2,11 +2,16 @@ package oci_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
@@ -65,6 +70,58 @@ func TestDecodeJSONIsStrict(t *testing.T) {
 	var target v1alpha1.Target
 	if err := oci.DecodeJSON([]byte(head+`,"cluster":"a [[["}`), v1alpha1.KindTarget, &target, &target.TypeMeta); err != nil {
 		t.Errorf("a good document: %v", err)
+	}
+}
+
+// counted counts what is asked of a repository that, as a layout does, answers tags and bytes apart.
+type counted struct {
+	oci.Repository
+	asked []string
+}
+
+func (c *counted) Resolve(ctx context.Context, reference string) (ocispec.Descriptor, error) {
+	c.asked = append(c.asked, "resolve "+reference)
+	return c.Repository.Resolve(ctx, reference)
+}
+
+func (c *counted) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	c.asked = append(c.asked, "fetch "+desc.Digest.String())
+	return c.Repository.Fetch(ctx, desc)
+}
+
+func TestRemember(t *testing.T) {
+	inner := &counted{Repository: repository(t, oci.NewMemory(), "bundles/web")}
+	large := oci.Blob{MediaType: "text/plain", Data: bytes.Repeat([]byte("x"), 1<<20+1)}
+	with := artifact
+	with.Layers = []oci.Blob{large}
+	desc, _, err := oci.Push(t.Context(), inner, with, "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner.asked = nil
+	repo := oci.Remember(inner)
+	for range 3 {
+		if got, err := repo.Resolve(t.Context(), "one"); err != nil || got.Digest != desc.Digest {
+			t.Fatalf("got %s and %v, want %s", got.Digest, err, desc.Digest)
+		}
+		if _, _, err := oci.ReadManifest(t.Context(), repo, desc); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := repo.Resolve(t.Context(), "absent"); !errors.Is(err, oci.ErrNotFound) {
+			t.Fatalf("absent: %v", err)
+		}
+	}
+	for range 2 {
+		if data, err := oci.ReadAll(t.Context(), repo, large.Descriptor(), 2<<20); err != nil || len(data) != len(large.Data) {
+			t.Fatalf("%d bytes, %v", len(data), err)
+		}
+	}
+	want := []string{
+		"resolve one", "fetch " + desc.Digest.String(), "resolve absent", "resolve absent", "resolve absent",
+		"fetch " + large.Descriptor().Digest.String(), "fetch " + large.Descriptor().Digest.String(),
+	}
+	if diff := cmp.Diff(want, inner.asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 }
 
