@@ -25,6 +25,9 @@ const (
 	// ConditionHeld is there while the version that the target asks for is held back: by a window, a gate, a dependency, or
 	// because it failed and was rolled back.
 	ConditionHeld = "Held"
+	// ConditionTargetRefused is there while the newest target is refused because of this bundle or, where it is refused as
+	// a whole, on every bundle: what is shown here is still the one before.
+	ConditionTargetRefused = "TargetRefused"
 	// ConditionSuspended is there while nothing is done about the bundle, because somebody said so.
 	ConditionSuspended = "Suspended"
 )

@@ -41,7 +41,10 @@ type identity struct {
 }
 
 // accept decides whether a verified target with that digest may replace what is known. Nil accepts.
-func accept(target *v1alpha1.Target, digest string, known Known, self identity, now time.Time) *Error {
+//
+// The one in force stays acceptable whatever was accepted after it: a newer one is remembered before its bundles are
+// fetched, and while one of them is missing the one before is what runs.
+func accept(target *v1alpha1.Target, digest string, known Known, self identity, inForce string, now time.Time) *Error {
 	subject := fmt.Sprintf("target generation %d (%s)", target.Generation, digest)
 	refuse := func(reason Reason, mend, format string, args ...any) *Error {
 		return &Error{Stage: StageAccept, Subject: subject, Reason: reason, Mend: mend, Err: fmt.Errorf(format, args...)}
@@ -55,6 +58,8 @@ func accept(target *v1alpha1.Target, digest string, known Known, self identity, 
 			"it is for cluster %q, this is %q", target.Cluster, self.cluster)
 	case target.Generation < 1:
 		return refuse(ReasonInvalidTarget, "publish again", "generations start at 1")
+	case digest == inForce && inForce != "":
+		return nil
 	case target.Generation < known.Generation:
 		return refuse(ReasonRollback, "publish again: a deliberate return is a new generation",
 			"generation %d was accepted already", known.Generation)

@@ -27,36 +27,41 @@ func TestAccept(t *testing.T) {
 		return target
 	}
 	tests := []struct {
-		name   string
-		target *v1alpha1.Target
-		known  Known
-		now    time.Time
-		want   Reason // none accepts
+		name    string
+		target  *v1alpha1.Target
+		known   Known
+		now     time.Time
+		want    Reason // none accepts
+		inForce string
 	}{
-		{"first", fresh(nil), Known{}, noon, ""},
-		{"newer", fresh(nil), Known{Generation: 4, Digest: other}, noon, ""},
-		{"the one that is known", fresh(nil), Known{Generation: 5, Digest: digest}, noon, ""},
-		{"the one that is known, expired", fresh(nil), Known{Generation: 5, Digest: digest}, noon.Add(2 * time.Hour), ""},
-		{"generation known without its digest", fresh(nil), Known{Generation: 5}, noon, ""},
-		{"other fleet", fresh(func(t *v1alpha1.Target) { t.Fleet = "x" }), Known{}, noon, ReasonWrongFleet},
-		{"no fleet", fresh(func(t *v1alpha1.Target) { t.Fleet = "" }), Known{}, noon, ReasonWrongFleet},
-		{"other cluster", fresh(func(t *v1alpha1.Target) { t.Cluster = "x" }), Known{}, noon, ReasonWrongCluster},
-		{"no generation", fresh(func(t *v1alpha1.Target) { t.Generation = 0 }), Known{}, noon, ReasonInvalidTarget},
-		{"older", fresh(nil), Known{Generation: 6, Digest: other}, noon, ReasonRollback},
-		{"older with a digest that is known", fresh(nil), Known{Generation: 6, Digest: digest}, noon, ReasonRollback},
-		{"equivocation", fresh(nil), Known{Generation: 5, Digest: other}, noon, ReasonEquivocation},
-		{"expired", fresh(nil), Known{Generation: 4}, noon.Add(time.Hour), ReasonTargetExpired},
-		{"a second before it expires", fresh(nil), Known{Generation: 4}, noon.Add(time.Hour - time.Second), ""},
-		{"expired, but the clock was set back", fresh(nil), Known{Generation: 4, Latest: noon.Add(time.Hour)}, noon, ReasonTargetExpired},
-		{"never expires", fresh(func(t *v1alpha1.Target) { t.ExpiresAt = metav1.Time{} }), Known{}, noon, ReasonInvalidTarget},
-		{"never issued", fresh(func(t *v1alpha1.Target) { t.IssuedAt = metav1.Time{} }), Known{}, noon, ReasonInvalidTarget},
-		{"from the future", fresh(nil), Known{}, noon.Add(-time.Hour - MaxClockSkew - time.Second), ReasonClockSkew},
-		{"within the skew", fresh(nil), Known{}, noon.Add(-time.Hour - MaxClockSkew), ""},
+		{"first", fresh(nil), Known{}, noon, "", ""},
+		{"newer", fresh(nil), Known{Generation: 4, Digest: other}, noon, "", ""},
+		{"the one that is known", fresh(nil), Known{Generation: 5, Digest: digest}, noon, "", ""},
+		{"the one that is known, expired", fresh(nil), Known{Generation: 5, Digest: digest}, noon.Add(2 * time.Hour), "", ""},
+		{"generation known without its digest", fresh(nil), Known{Generation: 5}, noon, "", ""},
+		{"other fleet", fresh(func(t *v1alpha1.Target) { t.Fleet = "x" }), Known{}, noon, ReasonWrongFleet, ""},
+		{"no fleet", fresh(func(t *v1alpha1.Target) { t.Fleet = "" }), Known{}, noon, ReasonWrongFleet, ""},
+		{"other cluster", fresh(func(t *v1alpha1.Target) { t.Cluster = "x" }), Known{}, noon, ReasonWrongCluster, ""},
+		{"no generation", fresh(func(t *v1alpha1.Target) { t.Generation = 0 }), Known{}, noon, ReasonInvalidTarget, ""},
+		{"older", fresh(nil), Known{Generation: 6, Digest: other}, noon, ReasonRollback, ""},
+		{"older with a digest that is known", fresh(nil), Known{Generation: 6, Digest: digest}, noon, ReasonRollback, ""},
+		{"equivocation", fresh(nil), Known{Generation: 5, Digest: other}, noon, ReasonEquivocation, ""},
+		{"expired", fresh(nil), Known{Generation: 4}, noon.Add(time.Hour), ReasonTargetExpired, ""},
+		{"a second before it expires", fresh(nil), Known{Generation: 4}, noon.Add(time.Hour - time.Second), "", ""},
+		{"expired, but the clock was set back", fresh(nil), Known{Generation: 4, Latest: noon.Add(time.Hour)}, noon, ReasonTargetExpired, ""},
+		{"never expires", fresh(func(t *v1alpha1.Target) { t.ExpiresAt = metav1.Time{} }), Known{}, noon, ReasonInvalidTarget, ""},
+		{"never issued", fresh(func(t *v1alpha1.Target) { t.IssuedAt = metav1.Time{} }), Known{}, noon, ReasonInvalidTarget, ""},
+		{"from the future", fresh(nil), Known{}, noon.Add(-time.Hour - MaxClockSkew - time.Second), ReasonClockSkew, ""},
+		{"in force, while a newer one is incomplete", fresh(nil), Known{Generation: 6, Digest: other}, noon, "", digest},
+		{"in force and expired, while a newer one is incomplete", fresh(nil), Known{Generation: 6, Digest: other}, noon.Add(2 * time.Hour), "", digest},
+		{"another one is in force", fresh(nil), Known{Generation: 6, Digest: other}, noon, ReasonRollback, "sha256:cc"},
+		{"in force, but of another cluster now", fresh(func(t *v1alpha1.Target) { t.Cluster = "x" }), Known{Generation: 5}, noon, ReasonWrongCluster, digest},
+		{"within the skew", fresh(nil), Known{}, noon.Add(-time.Hour - MaxClockSkew), "", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			got := accept(test.target, digest, test.known, identity{fleet: "acme", cluster: "factory-07"}, test.now)
+			got := accept(test.target, digest, test.known, identity{fleet: "acme", cluster: "factory-07"}, test.inForce, test.now)
 			if reason := reasonOf(got); reason != test.want {
 				t.Errorf("accept = %q (%v), want %q", reason, got, test.want)
 			}

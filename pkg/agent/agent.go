@@ -96,7 +96,9 @@ type Agent struct {
 	mu         sync.Mutex
 	remembered Remembered // shared with the pull
 
-	contact atomic.Int64 // when a registry last answered, in Unix nanoseconds
+	// Both count from born, so that a clock that is set doesn't matter.
+	born    time.Time
+	contact atomic.Int64 // when a registry last answered
 	turned  atomic.Int64 // when the loop last turned
 	ready   atomic.Bool
 
@@ -142,10 +144,11 @@ func New(cfg Config) *Agent {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With("cluster", cfg.Cluster), metrics: cfg.Metrics,
 		content: &content{dir: cfg.State.ContentDir(), layout: cfg.Content, verifier: cfg.Verifier},
+		born:    time.Now(),
 		hints:   make(chan struct{}, 1), results: make(chan func()), commands: make(chan func()), units: map[string]*unit{},
 	}
 	a.metrics.watch(
-		func() float64 { return a.now().Sub(time.Unix(0, a.contact.Load())).Seconds() },
+		func() float64 { return (a.age() - time.Duration(a.contact.Load())).Seconds() },
 		func() float64 { return float64(a.content.size()) },
 	)
 	return a
@@ -164,9 +167,12 @@ func (a *Agent) Ready() bool { return a.ready.Load() }
 
 // Alive reports whether the loop still turns: it wakes at least once in idleTick.
 func (a *Agent) Alive() bool {
-	turned := a.turned.Load()
-	return turned == 0 || a.now().Sub(time.Unix(0, turned)) < 2*idleTick
+	turned := time.Duration(a.turned.Load())
+	return turned == 0 || a.age()-turned < 2*idleTick
 }
+
+// age is how long the agent has been there, by a clock that nobody sets.
+func (a *Agent) age() time.Duration { return time.Since(a.born) }
 
 // Run keeps the cluster as its target says until ctx ends, which is no error, or until another agent takes over.
 func (a *Agent) Run(ctx context.Context) error {
@@ -254,6 +260,8 @@ func (a *Agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A disk that knows less than the cluster was put back from a copy: what was in force then is old.
+	remembered.outdated = cluster.Generation > remembered.Known.Generation
 	remembered.Known = newer(remembered.Known, cluster)
 	a.mu.Lock()
 	a.remembered = remembered
@@ -270,7 +278,7 @@ func (a *Agent) start(ctx context.Context) error {
 	}
 	a.pullAt, a.objects, a.report = a.now(), delivery{}, delivery{}
 	a.target, a.pulled, a.problem = nil, false, nil
-	a.contact.Store(a.now().UnixNano())
+	a.contact.Store(int64(a.age()))
 	if remembered.Target != nil {
 		a.takeUp(ctx, *remembered.Target)
 	}
@@ -282,7 +290,11 @@ func (a *Agent) start(ctx context.Context) error {
 func (a *Agent) takeUp(ctx context.Context, manifest ocispec.Descriptor) {
 	target, _, err := a.content.target(ctx, a.cfg.Cluster, manifest)
 	if err == nil {
-		if refusal := accept(target, manifest.Digest.String(), a.known(), identity{a.cfg.Fleet, a.cfg.Cluster}, a.now()); refusal != nil {
+		inForce := manifest.Digest.String()
+		if a.remembrance().outdated {
+			inForce = ""
+		}
+		if refusal := accept(target, manifest.Digest.String(), a.known(), identity{a.cfg.Fleet, a.cfg.Cluster}, inForce, a.now()); refusal != nil {
 			err = refusal
 		} else if refusal := validate(target); refusal != nil {
 			err = refusal

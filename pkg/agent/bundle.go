@@ -102,6 +102,9 @@ func (a *Agent) fail(one *unit, err error, now time.Time) {
 	var typed *Error
 	if errors.As(err, &typed) && refusal(typed) {
 		state = v1alpha1.StateRefused
+		if one.state != state || one.reason != reason {
+			a.metrics.refused(reason)
+		}
 		one.retryAt = now.Add(idleTick)
 		if one.want != nil && !one.behind() {
 			one.refusal = &holdback{state: state, reason: reason, message: oneLine(err).Error(), until: one.retryAt}

@@ -215,6 +215,26 @@ func (w *world) publishDocument(document []byte, signer *signing.Signer) ocispec
 	return w.push(v1alpha1.TargetRepository(clusterName), artifact, signer, v1alpha1.TagCurrent)
 }
 
+// artifactOf reads a target that was pushed before.
+func (w *world) artifactOf(desc ocispec.Descriptor) oci.Artifact {
+	w.t.Helper()
+	repo, err := w.registry.Registry.Repository(v1alpha1.TargetRepository(clusterName))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	manifest, _, err := oci.ReadManifest(w.t.Context(), repo, desc)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	document, err := oci.ReadAll(w.t.Context(), repo, manifest.Layers[0], 1<<20)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return oci.Artifact{
+		Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: document}},
+	}
+}
+
 // registry counts requests and breaks on demand.
 type registry struct {
 	oci.Registry

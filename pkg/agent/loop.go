@@ -31,7 +31,7 @@ func (a *Agent) loop(ctx context.Context, over func() bool) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		a.turned.Store(a.now().UnixNano())
+		a.turned.Store(int64(a.age()))
 		a.step(ctx)
 		if over() {
 			return nil
@@ -203,7 +203,7 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 		return
 	}
 	next := a.remembrance()
-	next.Target, next.Seen, next.Signers = &result.manifest, now, result.signers
+	next.Target, next.Seen, next.Signers, next.outdated = &result.manifest, now, result.signers, false
 	if err := a.cfg.State.Remember(next); err != nil {
 		a.metrics.poll("error", now)
 		a.trouble(err)

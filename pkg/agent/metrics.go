@@ -66,7 +66,7 @@ func NewMetrics() *Metrics {
 			Name: "pinnace_agent_drift_corrected_total", Help: "Repairs of such objects by result: repaired, failed or contested.",
 		}, []string{"bundle", "result"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "pinnace_agent_refused_total", Help: "Targets that were not taken, by reason.",
+			Name: "pinnace_agent_refused_total", Help: "Targets that were not taken and bundles that were refused, by reason.",
 		}, []string{"reason"}),
 		up: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pinnace_agent_registry_up", Help: "1 when the last look at the registry was answered.",

@@ -154,10 +154,35 @@ func merge(object *v1alpha1.BundleDeployment, next v1alpha1.BundleDeploymentStat
 // deployments says how the bundles stand, for the cluster.
 func (a *Agent) deployments() []v1alpha1.BundleDeployment {
 	out := make([]v1alpha1.BundleDeployment, 0, len(a.units))
+	refused := a.refusedTarget()
 	for _, one := range a.units {
-		out = append(out, deploymentOf(one))
+		deployment := deploymentOf(one)
+		if refused != nil && (refused.Bundle == one.name || refused.Bundle == "") {
+			deployment.Status.Conditions = append(deployment.Status.Conditions, metav1.Condition{
+				Type: v1alpha1.ConditionTargetRefused, Status: metav1.ConditionTrue, Reason: string(refused.Reason),
+				Message: clip(oneLine(refused).Error()),
+			})
+		}
+		out = append(out, deployment)
 	}
 	return out
+}
+
+// refusedTarget is why the newest target is refused for what it is; nil when it is not, or could not be fetched.
+func (a *Agent) refusedTarget() *Error {
+	var typed *Error
+	if !errors.As(a.problem, &typed) {
+		return nil
+	}
+	switch typed.Reason {
+	case ReasonUnreachable, ReasonUnauthorized, ReasonStateUnwritable:
+		return nil
+	}
+	refused := *typed
+	if a.units[refused.Bundle] == nil {
+		refused.Bundle = ""
+	}
+	return &refused
 }
 
 // deploymentOf says how one bundle stands, as kstatus reads conditions.

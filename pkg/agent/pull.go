@@ -57,11 +57,12 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 	if err != nil {
 		return nil, problem(StageResolve, fmt.Sprintf("target %s:%s", repo, v1alpha1.TagCurrent), err)
 	}
-	a.contact.Store(a.now().UnixNano())
+	a.contact.Store(int64(a.age()))
 	if inForce != nil && desc.Digest == inForce.Digest {
 		return nil, nil
 	}
 	subject := fmt.Sprintf("target %s@%s", repo, desc.Digest)
+	repo = oci.Remember(repo)
 
 	started = a.now()
 	verified, err := a.content.verifier.Verify(ctx, repo, name, desc)
@@ -77,10 +78,13 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 		return nil, err
 	}
 
+	if inForce == nil {
+		a.mendKept(ctx, registry, kept)
+	}
 	started = a.now()
 	fetched, err := a.fetchAll(ctx, registry, &target)
 	if err == nil {
-		err = a.content.copy(ctx, repo, name, desc, v1alpha1.TagCurrent)
+		err = a.content.copy(ctx, repo, name, verified, v1alpha1.TagCurrent)
 	}
 	a.metrics.observe("pull", a.now().Sub(started))
 	if err != nil {
@@ -96,8 +100,12 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 // accept refuses what is not for this cluster, old, expired, malformed or too destructive, and makes the acceptance
 // durable, on disk and in the cluster.
 func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest string, running []v1alpha1.TargetBundle) error {
-	known := a.known()
-	if refusal := accept(target, digest, known, identity{fleet: a.cfg.Fleet, cluster: a.cfg.Cluster}, a.now()); refusal != nil {
+	remembered := a.remembrance()
+	known, inForce := remembered.Known, ""
+	if remembered.Target != nil && !remembered.outdated {
+		inForce = remembered.Target.Digest.String()
+	}
+	if refusal := accept(target, digest, known, identity{fleet: a.cfg.Fleet, cluster: a.cfg.Cluster}, inForce, a.now()); refusal != nil {
 		return refusal
 	}
 	if refusal := validate(target); refusal != nil {
@@ -105,6 +113,9 @@ func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest stri
 	}
 	if refusal := guardPrune(target, running); refusal != nil {
 		return refusal
+	}
+	if target.Generation < known.Generation {
+		return nil // the one in force; what was accepted after it stays known
 	}
 	accepted := Known{Generation: target.Generation, Digest: digest, Latest: target.IssuedAt.Time}
 	if accepted.Latest.Before(known.Latest) {
@@ -136,6 +147,16 @@ func (a *Agent) fetchAll(ctx context.Context, registry oci.Registry, target *v1a
 		}
 	}
 	return count, err
+}
+
+// mendKept fetches again what is damaged of the versions that are enforced although the target names others. The
+// registry may have lost them; that is no reason not to take the target.
+func (a *Agent) mendKept(ctx context.Context, registry oci.Registry, kept []v1alpha1.TargetBundle) {
+	for i := range kept {
+		if _, err := a.content.fetch(ctx, registry, &kept[i]); err != nil {
+			a.log.Debug("a version that is kept for later is not whole", "stage", StageFetch, "bundle", kept[i].Name, "error", err)
+		}
+	}
 }
 
 // retryAfter returns how long a server asked to be left alone; zero when it didn't.
