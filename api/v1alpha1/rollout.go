@@ -214,16 +214,15 @@ func (g *RolloutGate) Open(wave, bucket int) bool {
 	return g.Phase == RolloutCompleted || wave < g.OpenWave || wave == g.OpenWave && bucket < g.OpenBucket
 }
 
-// RolloutConsent is one person's approval of a plan's step, in a DSSE envelope that the person signed.
+// RolloutConsent says that a plan's step may begin. It holds nothing but that, so that all who agree sign the same
+// bytes; its manifest names the plan as its subject.
 type RolloutConsent struct {
 	TypeMeta   `json:",inline"`
-	Fleet      string      `json:"fleet"`
-	Name       string      `json:"name"`
-	Plan       int64       `json:"plan"`
-	PlanDigest string      `json:"planDigest"`
-	Step       string      `json:"step"`
-	At         metav1.Time `json:"at"`
-	By         string      `json:"by,omitempty"`
+	Fleet      string `json:"fleet"`
+	Name       string `json:"name"`
+	Plan       int64  `json:"plan"`
+	PlanDigest string `json:"planDigest"`
+	Step       string `json:"step"`
 }
 
 // RolloutState is how a rollout stands on one cluster: a closed set.
@@ -277,3 +276,8 @@ func PlanTag(plan int64) string { return fmt.Sprintf("plan-%d", plan) }
 
 // GateTag is the tag of one gate.
 func GateTag(sequence int64) string { return fmt.Sprintf("gate-%d", sequence) }
+
+// ConsentTag is the tag of the approval of a plan's step, by the step's number.
+func ConsentTag(plan int64, step int) string {
+	return fmt.Sprintf("plan-%d-step-%d-approved", plan, step)
+}

@@ -1,5 +1,6 @@
-// Package status reads and summarises what agents say of their clusters.
+// Package status reads, judges and sums up what agents say of their clusters.
 //
-// A report counts only when the cluster's key from the inventory signed it and when it speaks of the target that the
-// cluster has now: everything else is shown as what it is, never as ready.
+// A report counts only when the cluster's key from the inventory signed it, when it is fresh, and when it speaks of the
+// target that the cluster has now: everything else is shown as what it is, never as ready. [Reader] brings the reports,
+// [Judge] gives each cluster its verdict, [Summarise] counts and finds what many clusters have in common.
 package status

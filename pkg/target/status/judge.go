@@ -3,9 +3,8 @@ package status
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -20,12 +19,23 @@ const (
 	Refused   Verdict = "Refused"   // the agent refused the newest target
 	Failed    Verdict = "Failed"
 	Drifted   Verdict = "Drifted"
-	Unseen    Verdict = "Unseen"   // no report yet
+	Unseen    Verdict = "Unseen"   // no report, or none lately
 	Updating  Verdict = "Updating" // the report speaks of another target, or bundles are on their way
 	Ready     Verdict = "Ready"
 )
 
-var severity = []Verdict{Untrusted, Refused, Failed, Drifted, Unseen, Updating, Ready}
+// Verdicts lists all, worst first.
+var Verdicts = []Verdict{Untrusted, Refused, Failed, Drifted, Unseen, Updating, Ready}
+
+// DefaultUnseenAfter is four heartbeats of an agent.
+const DefaultUnseenAfter = time.Hour
+
+// Options of judging.
+type Options struct {
+	Now time.Time
+	// UnseenAfter is how old the newest report of a present cluster may be; DefaultUnseenAfter when zero.
+	UnseenAfter time.Duration
+}
 
 // Cluster is one cluster's verdict with what it is based on.
 type Cluster struct {
@@ -34,15 +44,24 @@ type Cluster struct {
 	Verdict Verdict           `json:"verdict"`
 	Reason  string            `json:"reason,omitempty"`
 	Message string            `json:"message,omitempty"`
+	// Bundle that the verdict is about, if it is about one.
+	Bundle string `json:"bundle,omitempty"`
+	// Since is when it became so, as far as the report tells; of an unseen cluster, its last report.
+	Since metav1.Time `json:"since,omitzero"`
 	// Generation is the published target's, ReportedGeneration the one that the report speaks of.
-	Generation         int64                     `json:"generation"`
-	ReportedGeneration int64                     `json:"reportedGeneration,omitempty"`
-	ReportedAt         metav1.Time               `json:"reportedAt,omitzero"`
-	ReadyBundles       int                       `json:"readyBundles"`
-	AllBundles         int                       `json:"bundles"`
-	Bundles            []v1alpha1.ReportedBundle `json:"bundleStates,omitempty"`
-	Kubernetes         string                    `json:"kubernetes,omitempty"`
-	Agent              string                    `json:"agent,omitempty"`
+	Generation         int64                      `json:"generation"`
+	ReportedGeneration int64                      `json:"reportedGeneration,omitempty"`
+	LastGood           *v1alpha1.ReportedTarget   `json:"lastGood,omitempty"`
+	ReportedAt         metav1.Time                `json:"reportedAt,omitzero"`
+	ReadyBundles       int                        `json:"readyBundles"`
+	AllBundles         int                        `json:"bundles"`
+	Bundles            []v1alpha1.ReportedBundle  `json:"bundleStates,omitempty"`
+	Rollouts           []v1alpha1.ReportedRollout `json:"rollouts,omitempty"`
+	Drift              []v1alpha1.DriftEvent      `json:"drift,omitempty"`
+	Kubernetes         string                     `json:"kubernetes,omitempty"`
+	Agent              string                     `json:"agent,omitempty"`
+	Nodes              int                        `json:"nodes,omitempty"`
+	Architectures      []string                   `json:"architectures,omitempty"`
 }
 
 // verdicts of a bundle's states.
@@ -51,116 +70,105 @@ var verdicts = map[v1alpha1.State]Verdict{
 	v1alpha1.StateWaiting: Updating, v1alpha1.StateUpdating: Updating, v1alpha1.StateReady: Ready,
 }
 
-// Judge decides what a trusted report says of a cluster.
-func Judge(published v1alpha1.IndexCluster, report v1alpha1.StatusReport) Cluster {
-	out := fromIndex(published)
-	out.ReportedGeneration, out.ReportedAt = report.Target.Generation, report.ReportedAt
-	out.Kubernetes, out.Agent, out.Bundles = report.Kubernetes, report.Agent, report.Bundles
-	out.Verdict, out.Reason, out.Message = Ready, "", ""
-	for _, bundle := range report.Bundles {
-		verdict, known := verdicts[bundle.State]
-		if !known {
-			verdict = Failed
-		}
+// VerdictOf a bundle's state; one that this program doesn't know is worse than what it knows to be good.
+func VerdictOf(state v1alpha1.State) Verdict {
+	if verdict, known := verdicts[state]; known {
+		return verdict
+	}
+	return Failed
+}
+
+// JudgeAll judges every cluster of the index by its report, in order.
+func JudgeAll(index v1alpha1.FleetIndex, reports []Report, opts Options) []Cluster {
+	clusters := make([]Cluster, len(index.Clusters))
+	for i := range index.Clusters {
+		clusters[i] = Judge(index.Clusters[i], reports[i], opts)
+	}
+	return clusters
+}
+
+// Judge decides what a report says of a cluster.
+func Judge(published v1alpha1.IndexCluster, report Report, opts Options) Cluster {
+	out := Cluster{Name: published.Name, Labels: published.Labels, Generation: published.Generation, AllBundles: len(published.Bundles)}
+	switch {
+	case report.Untrusted != "":
+		out.Verdict, out.Reason, out.Message = Untrusted, "UntrustedReport", report.Untrusted
+		return out
+	case report.Status == nil:
+		out.Verdict, out.Reason, out.Message = Unseen, "NoReport", "the agent has not reported yet"
+		return out
+	}
+	out.take(report.Status)
+	out.judgeBundles(report.Status)
+	out.judgeTarget(published, report.Status)
+	out.judgeAge(opts)
+	return out
+}
+
+// take copies what a trusted report says.
+func (c *Cluster) take(report *v1alpha1.StatusReport) {
+	c.ReportedGeneration, c.ReportedAt, c.LastGood = report.Target.Generation, report.ReportedAt, report.LastGood
+	c.Kubernetes, c.Agent, c.Nodes, c.Architectures = report.Kubernetes, report.Agent, report.Nodes, report.Architectures
+	c.Bundles, c.Rollouts, c.Drift = report.Bundles, report.Rollouts, report.Drift
+}
+
+// judgeBundles takes the worst of the bundles' states.
+func (c *Cluster) judgeBundles(report *v1alpha1.StatusReport) {
+	c.Verdict = Ready
+	for i := range report.Bundles {
+		bundle := &report.Bundles[i]
+		verdict := VerdictOf(bundle.State)
 		if verdict == Ready {
-			out.ReadyBundles++
+			c.ReadyBundles++
 			continue
 		}
-		if worse(verdict, out.Verdict) {
-			out.Verdict, out.Reason = verdict, bundle.Reason
-			out.Message = bundle.Name + ": " + cmp.Or(bundle.Message, string(bundle.State))
+		if worse(verdict, c.Verdict) {
+			c.Verdict, c.Reason, c.Bundle, c.Since = verdict, bundle.Reason, bundle.Name, bundle.Since
+			c.Message = bundle.Name + ": " + cmp.Or(bundle.Message, string(bundle.State))
 		}
 	}
+	if report.Shortened {
+		// Bundles that were left out are ready.
+		c.ReadyBundles += max(0, c.AllBundles-len(report.Bundles))
+	}
+}
+
+func (c *Cluster) judgeTarget(published v1alpha1.IndexCluster, report *v1alpha1.StatusReport) {
 	switch {
 	case report.Problem != nil:
-		out.Verdict, out.Reason, out.Message = Refused, report.Problem.Reason, report.Problem.Message
+		c.Verdict, c.Reason, c.Message, c.Bundle = Refused, report.Problem.Reason, report.Problem.Message, ""
 	case report.Target.Digest != published.Digest:
-		if out.Verdict == Ready {
-			out.Verdict, out.Reason = Updating, "OtherTarget"
-			out.Message = fmt.Sprintf("runs generation %d, published is %d", report.Target.Generation, published.Generation)
+		if c.Verdict == Ready {
+			c.Verdict, c.Reason, c.Bundle = Updating, "OtherTarget", ""
+			c.Message = fmt.Sprintf("runs generation %d, published is %d", report.Target.Generation, published.Generation)
 		}
 	case report.Target.Stale:
-		out.Message = "the target has expired; publish again"
+		c.Message = "the target has expired; publish again"
 	}
-	return out
-}
-
-func fromIndex(published v1alpha1.IndexCluster) Cluster {
-	return Cluster{
-		Name: published.Name, Labels: published.Labels, Generation: published.Generation,
-		AllBundles: len(published.Bundles), Verdict: Unseen, Reason: "NoReport", Message: "the agent has not reported yet",
+	if c.Verdict != Ready || c.Message != "" {
+		return
 	}
-}
-
-func worse(a, b Verdict) bool { return slices.Index(severity, a) < slices.Index(severity, b) }
-
-// Summary counts clusters and bundles by state.
-type Summary struct {
-	Fleet       string          `json:"fleet"`
-	Publication int64           `json:"publication"`
-	Ready       bool            `json:"ready"`
-	Verdict     string          `json:"verdict"` // one line
-	Counts      map[Verdict]int `json:"counts"`
-	Clusters    []Cluster       `json:"clusters"`
-	Bundles     []Bundle        `json:"bundles"`
-}
-
-// Bundle is one bundle over all clusters.
-type Bundle struct {
-	Name     string                 `json:"name"`
-	Clusters int                    `json:"clusters"`
-	Ready    int                    `json:"ready"`
-	States   map[v1alpha1.State]int `json:"states,omitempty"`
-	Message  string                 `json:"message,omitempty"`
-}
-
-// Summarise counts what was judged; clusters come worst first, and by name.
-func Summarise(index v1alpha1.FleetIndex, clusters []Cluster) Summary {
-	out := Summary{Fleet: index.Fleet, Publication: index.Publication, Counts: map[Verdict]int{}, Clusters: slices.Clone(clusters)}
-	slices.SortFunc(out.Clusters, func(a, b Cluster) int {
-		return cmp.Or(cmp.Compare(slices.Index(severity, a.Verdict), slices.Index(severity, b.Verdict)), cmp.Compare(a.Name, b.Name))
-	})
-	bundles := map[string]*Bundle{}
-	for _, cluster := range index.Clusters {
-		for _, name := range cluster.Bundles {
-			if bundles[name] == nil {
-				bundles[name] = &Bundle{Name: name, States: map[v1alpha1.State]int{}}
-			}
-			bundles[name].Clusters++
+	for _, rollout := range report.Rollouts {
+		if rollout.State == v1alpha1.RolloutWaiting {
+			c.Message = fmt.Sprintf("rollout %s waits for its turn", rollout.Name)
+			c.Reason = "RolloutWaiting"
 		}
 	}
-	for _, cluster := range clusters {
-		out.Counts[cluster.Verdict]++
-		for _, reported := range cluster.Bundles {
-			bundle := bundles[reported.Name]
-			if bundle == nil {
-				continue // it left the fleet
-			}
-			bundle.States[reported.State]++
-			if reported.State == v1alpha1.StateReady {
-				bundle.Ready++
-			} else if bundle.Message == "" {
-				bundle.Message = cluster.Name + ": " + cmp.Or(reported.Message, string(reported.State))
-			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(bundles)) {
-		out.Bundles = append(out.Bundles, *bundles[name])
-	}
-	out.Ready = len(clusters) > 0 && out.Counts[Ready] == len(clusters)
-	out.Verdict = verdictLine(out.Counts, len(clusters))
-	return out
 }
 
-func verdictLine(counts map[Verdict]int, all int) string {
-	if counts[Ready] == all {
-		return fmt.Sprintf("all %d clusters ready", all)
+// judgeAge makes a cluster unseen that was not heard from lately, whatever it said then.
+func (c *Cluster) judgeAge(opts Options) {
+	limit := opts.UnseenAfter
+	if limit <= 0 {
+		limit = DefaultUnseenAfter
 	}
-	parts := []string{fmt.Sprintf("%d of %d clusters ready", counts[Ready], all)}
-	for _, verdict := range severity {
-		if n := counts[verdict]; n > 0 && verdict != Ready {
-			parts = append(parts, fmt.Sprintf("%d %s", n, strings.ToLower(string(verdict))))
-		}
+	age := opts.Now.Sub(c.ReportedAt.Time)
+	if opts.Now.IsZero() || age <= limit {
+		return
 	}
-	return strings.Join(parts, ", ")
+	was := c.Verdict
+	c.Verdict, c.Reason, c.Bundle, c.Since = Unseen, "Silent", "", c.ReportedAt
+	c.Message = fmt.Sprintf("not heard from since %s; it was %s then", c.ReportedAt.UTC().Format(time.RFC3339), was)
 }
+
+func worse(a, b Verdict) bool { return slices.Index(Verdicts, a) < slices.Index(Verdicts, b) }

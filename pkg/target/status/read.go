@@ -2,9 +2,14 @@ package status
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
@@ -16,60 +21,103 @@ const (
 	// MaxReport stops reports that fill the memory of who reads thousands of them.
 	MaxReport = 1 << 20
 
-	readsAtOnce = 32
+	defaultParallel = 64
 )
 
-// Read reads and judges the report of every cluster of the index. A report that can't be trusted is a verdict; an error
-// means that the registry didn't answer.
-func Read(ctx context.Context, registry oci.Registry, index v1alpha1.FleetIndex) (Summary, error) {
-	clusters := make([]Cluster, len(index.Clusters))
+// Report is what a cluster's status repository holds.
+type Report struct {
+	// Digest of the manifest; empty when there is none.
+	Digest string `json:"digest,omitempty"`
+	// Status is nil when there is no report, or none that can be trusted: Untrusted says why.
+	Status    *v1alpha1.StatusReport `json:"status,omitempty"`
+	Untrusted string                 `json:"untrusted,omitempty"`
+}
+
+// Reader reads reports. What was read and verified before is not read again: an unchanged report costs one HEAD.
+type Reader struct {
+	Registry oci.Registry
+	// Cache may be nil.
+	Cache *Cache
+	// Parallel bounds requests at the same time; 64 when zero.
+	Parallel int
+	// Progress is called after each cluster, one call at a time; may be nil.
+	Progress func(done, all int)
+}
+
+// Read returns the report of every cluster of the index, in its order. A report that can't be trusted is no error: an
+// error means that the registry didn't answer.
+func (r *Reader) Read(ctx context.Context, index v1alpha1.FleetIndex) ([]Report, error) {
+	reports := make([]Report, len(index.Clusters))
+	parallel := r.Parallel
+	if parallel <= 0 {
+		parallel = defaultParallel
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(readsAtOnce)
-	for i, published := range index.Clusters {
+	group.SetLimit(parallel)
+	var mu sync.Mutex
+	done := 0
+	for i := range index.Clusters {
 		group.Go(func() error {
 			var err error
-			clusters[i], err = readCluster(ctx, registry, index.Fleet, published)
-			return err
+			if reports[i], err = r.read(ctx, index.Fleet, &index.Clusters[i]); err != nil {
+				return fmt.Errorf("status of cluster %s: %w", index.Clusters[i].Name, err)
+			}
+			if r.Progress != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				done++
+				r.Progress(done, len(reports))
+			}
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return Summary{}, err
+		return nil, err
 	}
-	return Summarise(index, clusters), nil
+	if r.Cache != nil {
+		r.Cache.replace(index, reports)
+	}
+	return reports, nil
 }
 
-func readCluster(ctx context.Context, registry oci.Registry, fleet string, published v1alpha1.IndexCluster) (Cluster, error) {
-	report, err := readReport(ctx, registry, published)
-	if errors.Is(err, oci.ErrNotFound) {
-		return fromIndex(published), nil
+func (r *Reader) read(ctx context.Context, fleet string, published *v1alpha1.IndexCluster) (Report, error) {
+	repo, err := r.Registry.Repository(v1alpha1.StatusRepository(published.Name))
+	if err != nil {
+		return Report{}, err
 	}
+	desc, err := repo.Resolve(ctx, v1alpha1.TagCurrent)
+	if errors.Is(err, oci.ErrNotFound) {
+		return Report{}, nil
+	}
+	if err != nil {
+		return Report{}, err
+	}
+	digest := desc.Digest.String()
+	if r.Cache != nil {
+		if known, ok := r.Cache.get(published, digest); ok {
+			return known, nil
+		}
+	}
+	report, err := readReport(ctx, repo, desc, published)
 	if err == nil && (report.Cluster != published.Name || report.Fleet != fleet) {
 		err = fmt.Errorf("%w: it speaks of cluster %q of fleet %q", errUntrusted, report.Cluster, report.Fleet)
 	}
 	var refusal *signing.Error
-	if errors.As(err, &refusal) || errors.Is(err, oci.ErrDamaged) || errors.Is(err, oci.ErrTooLarge) || errors.Is(err, errUntrusted) {
-		out := fromIndex(published)
-		out.Verdict, out.Reason, out.Message = Untrusted, "UntrustedReport", err.Error()
-		return out, nil
+	switch {
+	case err == nil:
+		return Report{Digest: digest, Status: &report}, nil
+	case errors.Is(err, oci.ErrNotFound):
+		return Report{}, nil // it was replaced, and removed, while we looked
+	case errors.As(err, &refusal), errors.Is(err, oci.ErrDamaged), errors.Is(err, oci.ErrTooLarge), errors.Is(err, errUntrusted):
+		return Report{Digest: digest, Untrusted: err.Error()}, nil
 	}
-	if err != nil {
-		return Cluster{}, err
-	}
-	return Judge(published, report), nil
+	return Report{}, err
 }
 
 var errUntrusted = errors.New("the report is not trusted")
 
-func readReport(ctx context.Context, registry oci.Registry, published v1alpha1.IndexCluster) (v1alpha1.StatusReport, error) {
+func readReport(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor, published *v1alpha1.IndexCluster) (v1alpha1.StatusReport, error) {
 	var report v1alpha1.StatusReport
-	repo, err := registry.Repository(v1alpha1.StatusRepository(published.Name))
-	if err != nil {
-		return report, err
-	}
-	desc, err := repo.Resolve(ctx, v1alpha1.TagCurrent)
-	if err != nil {
-		return report, err
-	}
 	if published.StatusKey == "" {
 		return report, fmt.Errorf("%w: the inventory has no key for it; put the agent's public key into the cluster's spec.statusKey", errUntrusted)
 	}
@@ -89,4 +137,20 @@ func readReport(ctx context.Context, registry oci.Registry, published v1alpha1.I
 		return report, fmt.Errorf("%w: %w", errUntrusted, err)
 	}
 	return report, oci.DecodeJSON(payload, v1alpha1.KindStatusReport, &report, &report.TypeMeta)
+}
+
+// Read reads and judges every cluster of the index, without a cache.
+func Read(ctx context.Context, registry oci.Registry, index v1alpha1.FleetIndex) (Summary, error) {
+	reader := Reader{Registry: registry}
+	reports, err := reader.Read(ctx, index)
+	if err != nil {
+		return Summary{}, err
+	}
+	return Summarise(index, JudgeAll(index, reports, Options{Now: time.Now()})), nil
+}
+
+// trustedBy binds what was verified to the key and the cluster that it was verified for.
+func trustedBy(published *v1alpha1.IndexCluster) string {
+	sum := sha256.Sum256([]byte(published.Name + "\x00" + published.StatusKey))
+	return hex.EncodeToString(sum[:16])
 }
