@@ -31,6 +31,12 @@ func copyValue(value any) any {
 	return value
 }
 
+// isSecret reports whether a mapping is one secret value, which is replaced as a whole.
+func isSecret(fields map[string]any) bool {
+	_, has := fields[SecretValueKey]
+	return len(fields) == 2 && has && fields[SecretKey] == true
+}
+
 // MergeValues returns base with over merged over it as Helm merges its files: maps by key, everything else replaced. A
 // null stays, because it is how Helm is told to leave a chart's default out. Neither argument is changed; the result
 // shares what was not merged.
@@ -43,7 +49,7 @@ func MergeValues(base, over map[string]any) map[string]any {
 	for key, value := range over {
 		below, isMap := out[key].(map[string]any)
 		above, overIsMap := value.(map[string]any)
-		if isMap && overIsMap {
+		if isMap && overIsMap && !isSecret(below) && !isSecret(above) {
 			value = MergeValues(below, above)
 		}
 		out[key] = value

@@ -96,6 +96,7 @@ are those of docker login, oras login or crane auth login.`,
 	root.AddCommand(
 		newInitCommand(s),
 		newKeysCommand(s),
+		newSealCommand(s),
 		newPublishCommand(s),
 		newRollbackCommand(s),
 		newValidateCommand(s),

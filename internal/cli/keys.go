@@ -24,6 +24,7 @@ func newKeysCommand(s *session) *cobra.Command {
 type keysGenerateOptions struct {
 	prefix       string
 	passwordFile string
+	age          bool
 }
 
 func newKeysGenerateCommand(s *session) *cobra.Command {
@@ -39,12 +40,21 @@ Files that exist are never overwritten.`,
   pinnace keys generate
 
   # The key of one cluster's status reports
-  pinnace keys generate --output-key-prefix factory-01 --password-file password`,
+  pinnace keys generate --output-key-prefix factory-01 --password-file password
+
+  # The key that one cluster opens sealed values with, factory-01.agekey
+  pinnace keys generate --age --output-key-prefix factory-01`,
 		Args: arguments(0, 0, "no argument"),
-		RunE: func(*cobra.Command, []string) error { return runKeysGenerate(s, opts) },
+		RunE: func(*cobra.Command, []string) error {
+			if opts.age {
+				return runKeysGenerateAge(s, opts.prefix+".agekey")
+			}
+			return runKeysGenerate(s, opts)
+		},
 	}
 	cmd.Flags().StringVar(&opts.prefix, "output-key-prefix", "cosign", "path of the files without .key and .pub")
 	cmd.Flags().StringVar(&opts.passwordFile, "password-file", "", "file with the password in its first line")
+	cmd.Flags().BoolVar(&opts.age, "age", false, "make a cluster's age key instead, which opens what is sealed to the cluster")
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -17,6 +18,7 @@ type publishOptions struct {
 	prefix       string
 	key          string
 	passwordFile string
+	sealKey      string
 	allowPrune   bool
 	dryRun       bool
 	jobs         int
@@ -53,6 +55,7 @@ Git repositories are read with the credentials of git and ssh, or with PINNACE_G
 	flags.StringVar(&opts.prefix, "registry", "", "prefix to publish below, instead of the fleet's spec.registry")
 	flags.StringVar(&opts.key, "key", "", "private key to sign with, as pinnace keys generate makes it")
 	flags.StringVar(&opts.passwordFile, "password-file", "", "file with the key's password in its first line; COSIGN_PASSWORD when empty")
+	flags.StringVar(&opts.sealKey, "seal-key", "", "file that stays secret and the same, to tell which secret values changed; the signing key's when empty")
 	flags.BoolVar(&opts.allowPrune, "allow-prune", false, "permit removing more than half of what a cluster runs")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "say what would be published and write nothing")
 	flags.IntVar(&opts.jobs, "jobs", 0, "builds and pushes at the same time; four for each processor when 0")
@@ -76,12 +79,17 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	if err != nil {
 		return err
 	}
+	identify, err := sealKey(cmp.Or(opts.sealKey, opts.key))
+	if err != nil {
+		return err
+	}
 	from.OCI = opts.registry.options(s)
 	progress := newProgress(s)
 	result, err := publish.Publish(ctx, publish.Options{
 		LoadOptions: from,
 		Registry:    opts.prefix,
 		Signer:      signer,
+		SealKey:     identify,
 		AllowPrune:  opts.allowPrune,
 		DryRun:      opts.dryRun,
 		Jobs:        opts.jobs,

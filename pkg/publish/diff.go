@@ -91,7 +91,7 @@ func Diff(ctx context.Context, opts DiffOptions) (DiffResult, error) {
 	if opts.From != "" {
 		return diffRevision(ctx, loaded, opts)
 	}
-	registry, err := openRegistry(loaded, opts.Registry, opts.OCI)
+	registry, err := openRegistry(loaded.Fleet, opts.Registry, opts.OCI)
 	if err != nil {
 		return DiffResult{}, err
 	}
@@ -179,6 +179,10 @@ func (d *differ) compareTargets(ctx context.Context) error {
 		before, same, err := d.before.target(ctx, next.Cluster, target.Content(next))
 		if err != nil {
 			return fmt.Errorf("cluster %s: %w", next.Cluster, err)
+		}
+		if before != nil && target.HasSecrets(&next) {
+			target.KeepSealed(&next, before)
+			same = target.Content(next) == target.Content(*before)
 		}
 		action := target.Unchanged
 		if !same {

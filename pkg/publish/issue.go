@@ -64,15 +64,26 @@ func (p *publisher) decide(ctx context.Context, loaded *Loaded, drafts []draft, 
 		}
 		before.Name, before.Labels, before.StatusKey = cluster.Metadata.Name, cluster.Metadata.Labels, cluster.Spec.StatusKey
 		content, bundles := drafts[i].content(), drafts[i].bundles()
+		assemble := func(context.Context) (v1alpha1.Target, error) {
+			plan, err := loaded.Fleet.PlanCluster(i)
+			return loaded.Fleet.Assemble(plan, built.artifact), err
+		}
+		if loaded.kept.any() {
+			assemble = p.keeping(loaded, before, assemble)
+			next, err := assemble(ctx)
+			if err != nil {
+				return err
+			}
+			content, bundles = target.Content(next), target.BundleNames(next)
+		}
 		decision := target.Decide(content, bundles, before, opts)
 		issued[i] = decided(before, content, bundles, decision)
-		issued[i].make = func(context.Context) (v1alpha1.Target, error) {
-			plan, err := loaded.Fleet.PlanCluster(i)
-			if err != nil {
-				return v1alpha1.Target{}, err
+		issued[i].make = func(ctx context.Context) (v1alpha1.Target, error) {
+			next, err := assemble(ctx)
+			if err == nil {
+				err = p.seal(ctx, loaded.Fleet, i, &next, before)
 			}
-			next := loaded.Fleet.Assemble(plan, built.artifact)
-			return decision.Issue(next), nil
+			return decision.Issue(next), err
 		}
 		return nil
 	})

@@ -26,6 +26,8 @@ type Options struct {
 	// Registry replaces the fleet's when set.
 	Registry string
 	Signer   *signing.Signer
+	// SealKey identifies secret values; see [target.Fleet]. It must be the same in every publish, and secret.
+	SealKey []byte
 	// AllowPrune permits removing more than half of what a cluster runs.
 	AllowPrune bool
 	// DryRun builds and decides, and writes nothing.
@@ -46,20 +48,18 @@ type publisher struct {
 
 // Publish brings the fleet into its registry. Running it again with the same input writes nothing.
 func Publish(ctx context.Context, opts Options) (Result, error) {
+	last := &lastPublish{opts: opts}
+	opts.previous = last.read
 	loaded, err := Load(ctx, opts.LoadOptions)
 	if err != nil {
 		return Result{}, err
 	}
-	registry, err := openRegistry(loaded, opts.Registry, opts.OCI)
-	if err != nil {
-		return Result{}, err
-	}
-	return publish(ctx, loaded, registry, opts)
+	return publish(ctx, loaded, last, opts)
 }
 
 // openRegistry opens the fleet's registry, or another one that is named instead.
-func openRegistry(loaded *Loaded, instead string, opts oci.Options) (oci.Registry, error) {
-	prefix := cmp.Or(instead, loaded.Fleet.Spec.Registry)
+func openRegistry(fleet *target.Fleet, instead string, opts oci.Options) (oci.Registry, error) {
+	prefix := cmp.Or(instead, fleet.Spec.Registry)
 	if prefix == "" {
 		return nil, fmt.Errorf("%s: no registry is named in spec.registry; add it, or pass --registry", FleetFile)
 	}
@@ -77,22 +77,18 @@ func newPublisher(registry oci.Registry, opts Options) *publisher {
 	return p
 }
 
-func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Options) (Result, error) {
-	p := newPublisher(registry, opts)
-	parent, parentDigest, err := p.readParent(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	if parent.Publication > 0 && parent.Fleet != loaded.Fleet.Name {
-		return Result{}, fmt.Errorf("%s holds the fleet %q, not %q; choose another prefix", registry, parent.Fleet, loaded.Fleet.Name)
-	}
+func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Options) (Result, error) {
+	p := newPublisher(last.registry, opts)
+	parent, parentDigest := last.index, last.digest
 	result := Result{
-		Fleet: loaded.Fleet.Name, Registry: registry.String(), DryRun: p.DryRun,
-		Publication: parent.Publication, Digest: parentDigest, Sources: loaded.Sources,
+		Fleet: loaded.Fleet.Name, Registry: last.registry.String(), DryRun: p.DryRun,
+		Publication: parent.Publication, Digest: parentDigest, Sources: loaded.Sources, Warnings: loaded.Warnings,
 	}
+	var err error
 	if loaded.Fleet.Facts, err = p.readFacts(ctx, loaded, parent); err != nil {
 		return result, err
 	}
+	loaded.Fleet.SealKey = p.SealKey
 	drafts, variants, err := p.plan(ctx, loaded)
 	if err != nil {
 		return result, err
@@ -108,8 +104,9 @@ func publish(ctx context.Context, loaded *Loaded, registry oci.Registry, opts Op
 	if err := result.addTargets(targets); err != nil {
 		return result, err
 	}
-	index := p.newIndex(parent, parentDigest, loaded.Sources, variants.index(), targets)
-	index.Fleet = loaded.Fleet.Name
+	index := p.newIndex(parent, parentDigest, loaded.Sources, loaded.kept.index(variants.index(), parent), targets)
+	index.Fleet, index.Resolved = loaded.Fleet.Name, loaded.resolved()
+	result.Warnings = slices.Compact(slices.Sorted(slices.Values(slices.Concat(loaded.Warnings, loaded.names.Warnings()))))
 	if p.DryRun || sameIndex(index, parent) {
 		return result, nil
 	}

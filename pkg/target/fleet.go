@@ -161,7 +161,7 @@ func (f *Fleet) compileRules(bundle Bundle, into *rules) []error {
 func (f *Fleet) checkDependencies(bundle Bundle) []error {
 	var errs []error
 	for i, dependency := range bundle.Spec.DependsOn {
-		if dependency.Bundle != "" && !slices.ContainsFunc(f.Bundles, func(b Bundle) bool { return b.Metadata.Name == dependency.Bundle }) {
+		if dependency.Bundle != "" && !f.Kept[dependency.Bundle] && !slices.ContainsFunc(f.Bundles, func(b Bundle) bool { return b.Metadata.Name == dependency.Bundle }) {
 			errs = append(errs, bundle.Document.Errorf(fmt.Sprintf("spec.dependsOn[%d].bundle", i), "bundle %q depends on %q, which no source has",
 				bundle.Metadata.Name, dependency.Bundle))
 		}

@@ -30,21 +30,22 @@ type secretValue struct {
 	value  any
 	sealed []byte
 	// place is where it stands, for errors.
-	place place
+	place origin
 	// read is set once its text was used.
 	read *bool
 }
 
-type place struct {
+type origin struct {
 	document *document.Document
 	path     string
 }
 
-func (p place) errorf(format string, args ...any) error {
-	if p.document == nil {
-		return fmt.Errorf(format, args...)
+// errorf places an error; what stands in a bundle has no document of its own.
+func (o origin) errorf(bundle *Bundle, format string, args ...any) error {
+	if o.document == nil {
+		return bundle.Document.Errorf(o.path, format, args...)
 	}
-	return p.document.Errorf(p.path, format, args...)
+	return o.document.Errorf(o.path, format, args...)
 }
 
 // String is called by templates that make a text of it.
@@ -90,7 +91,7 @@ func holdsSecret(value any) bool {
 }
 
 // hideSecrets returns a copy of what people wrote, with secrets as templates may see them.
-func hideSecrets(value any, at place, read *bool) any {
+func hideSecrets(value any, at origin, read *bool) any {
 	switch value := value.(type) {
 	case string:
 		if data, is := sealed.Text(value); is {
@@ -107,13 +108,13 @@ func hideSecrets(value any, at place, read *bool) any {
 		}
 		out := make(map[string]any, len(value))
 		for key, item := range value {
-			out[key] = hideSecrets(item, place{at.document, at.path + "." + key}, read)
+			out[key] = hideSecrets(item, origin{at.document, at.path + "." + key}, read)
 		}
 		return out
 	case []any:
 		out := make([]any, len(value))
 		for i, item := range value {
-			out[i] = hideSecrets(item, place{at.document, fmt.Sprintf("%s[%d]", at.path, i)}, read)
+			out[i] = hideSecrets(item, origin{at.document, fmt.Sprintf("%s[%d]", at.path, i)}, read)
 		}
 		return out
 	}
@@ -126,19 +127,19 @@ func (v *view) tainted(value any) (any, error) {
 	if strings.Contains(text, sealedInText) {
 		return nil, errors.New("a value that was sealed before cannot be part of a text; use it alone, or seal the whole text")
 	}
-	return &secretValue{value: value, read: &v.secretRead, place: place{&v.cluster.Document, "spec.values"}}, nil
+	return &secretValue{value: value, read: &v.secretRead, place: origin{&v.cluster.Document, "spec.values"}}, nil
 }
 
 // take replaces secrets in a value of a bundle by placeholders, and adds them.
 func (a *Assignment) take(value any, pointer string) (any, error) {
 	switch value := value.(type) {
 	case *secretValue:
-		if a.Bundle != nil && renders(a.Bundle) && strings.HasPrefix(pointer, "/values") {
-			return nil, value.place.errorf("bundle %q on cluster %q: %s is secret, but install: apply renders it in plain; use spec.helm.install: release",
+		if renders(a.Bundle) && strings.HasPrefix(pointer, "/values") {
+			return nil, value.place.errorf(a.Bundle, "bundle %q on cluster %q: %s is secret, but install: apply renders it in plain; use spec.helm.install: release",
 				a.Bundle.Metadata.Name, a.Cluster, pointer)
 		}
 		if value.sealed == nil && a.to.IsZero() {
-			return nil, value.place.errorf("bundle %q on cluster %q: %s is secret, and the cluster has no spec.recipients to seal it to; make a key with pinnace keys generate --age",
+			return nil, value.place.errorf(a.Bundle, "bundle %q on cluster %q: %s is secret, and the cluster has no spec.recipients to seal it to; make a key with pinnace keys generate --age",
 				a.Bundle.Metadata.Name, a.Cluster, pointer)
 		}
 		a.Secrets = append(a.Secrets, Secret{Path: pointer, Value: value.value, Sealed: value.sealed})

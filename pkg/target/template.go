@@ -235,7 +235,7 @@ func (e *expander) expandSecret(seen *view) (any, error) {
 	if _, already := value.(*secretValue); already {
 		return value, nil
 	}
-	out := &secretValue{value: value, read: &seen.secretRead, place: place{nil, e.path}}
+	out := &secretValue{value: value, read: &seen.secretRead, place: origin{nil, e.path}}
 	if text, isText := value.(string); isText {
 		if data, is := sealed.Text(text); is {
 			out.sealed = data

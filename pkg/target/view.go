@@ -38,7 +38,7 @@ func (f *Fleet) view(cluster *Cluster) *view {
 	if values := map[string]any(cluster.Spec.Values); holdsSecret(values) {
 		seen.secrets = true
 		shown, _ := seen.data["cluster"].(map[string]any)
-		shown["values"] = hideSecrets(values, place{&cluster.Document, "spec.values"}, &seen.secretRead)
+		shown["values"] = hideSecrets(values, origin{&cluster.Document, "spec.values"}, &seen.secretRead)
 	}
 	return seen
 }
