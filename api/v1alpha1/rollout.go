@@ -236,6 +236,9 @@ const (
 	RolloutReverted RolloutState = "Reverted" // back to what ran before
 )
 
+// ReasonHeld is the reason of a rollout that is let in and waits for the cluster's maintenance window.
+const ReasonHeld = "WaitingForWindow"
+
 // ReportedRollout is what an agent says of a rollout that its target announces.
 type ReportedRollout struct {
 	Name  string       `json:"name"`

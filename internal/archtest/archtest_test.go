@@ -15,7 +15,7 @@ var layers = [][]string{
 	{"pkg/oci/registrytest"},
 	{"pkg/bundler/resolution"}, // what names meant: for charts, images and bases alike
 	{"pkg/bundler/source", "pkg/bundler/render", "pkg/bundler/fleetyaml", "pkg/bundler/chart", "pkg/target", "pkg/agent/apply"},
-	{"pkg/bundler", "pkg/publish/preview", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
+	{"pkg/bundler", "pkg/publish/preview", "pkg/publish/gates", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
 	{"pkg/publish", "pkg/agent"},
 	{"internal/exitcode", "examples", "docs"}, // docs and examples are compiled in
 	{"internal/cli", "internal/agentcli", "internal/webhook"},

@@ -29,6 +29,8 @@ type Artifact struct {
 	Config      Blob
 	Layers      []Blob
 	Annotations map[string]string
+	// Subject is the manifest that this one refers to; none when nil.
+	Subject *ocispec.Descriptor
 }
 
 // Manifest packs the manifest: the same artifact gives the same bytes.
@@ -39,6 +41,7 @@ func (a Artifact) Manifest() Blob {
 		ArtifactType: a.Type,
 		Config:       a.config().Descriptor(),
 		Annotations:  a.Annotations,
+		Subject:      a.Subject,
 	}
 	for _, layer := range a.Layers {
 		manifest.Layers = append(manifest.Layers, layer.Descriptor())

@@ -20,6 +20,13 @@ const (
 // ErrNotNow says that an act doesn't fit how the rollout stands.
 var ErrNotNow = errors.New("not possible as the rollout stands")
 
+// Begin returns the first gate of a plan, which lets nobody in.
+func Begin(plan v1alpha1.RolloutPlan, before *v1alpha1.RolloutGate, now time.Time) v1alpha1.RolloutGate {
+	d := decision{Input: Input{Plan: plan, Gate: before, Now: now}}
+	d.begin()
+	return d.gate
+}
+
 // Do returns the gate after an act. by and message are for the history. sequence is that of the gate which will be
 // written.
 func Do(act Act, gate v1alpha1.RolloutGate, sequence int64, by, message string, now time.Time) (v1alpha1.RolloutGate, error) {
