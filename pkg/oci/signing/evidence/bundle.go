@@ -10,7 +10,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	sigstorebundle "github.com/sigstore/sigstore-go/pkg/bundle"
-	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"pinnace.dev/pinnace/pkg/oci"
@@ -76,11 +75,7 @@ func (b *bundled) claimed() (Identity, error) {
 	if content.Certificate() == nil {
 		return Identity{}, fmt.Errorf("%w: no certificate", ErrBroken)
 	}
-	summary, err := certificate.SummarizeCertificate(content.Certificate())
-	if err != nil {
-		return Identity{}, fmt.Errorf("%w: %w", ErrCertificate, err)
-	}
-	return Identity{Issuer: summary.Issuer, Subject: summary.SubjectAlternativeName}, nil
+	return IdentityOf(content.Certificate().Raw)
 }
 
 func (b *bundled) byKey(_ context.Context, subject digest.Digest, key *Key) error {

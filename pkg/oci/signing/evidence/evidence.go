@@ -8,10 +8,12 @@ package evidence
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 
 	"pinnace.dev/pinnace/pkg/oci"
 )
@@ -102,6 +104,19 @@ type content interface {
 type Identity struct {
 	Issuer  string
 	Subject string
+}
+
+// IdentityOf returns whom a certificate, DER, was issued to. Nothing is checked.
+func IdentityOf(der []byte) (Identity, error) {
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Identity{}, fmt.Errorf("%w: certificate: %w", ErrBroken, err)
+	}
+	summary, err := certificate.SummarizeCertificate(parsed)
+	if err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	return Identity{Issuer: summary.Issuer, Subject: summary.SubjectAlternativeName}, nil
 }
 
 func (i Identity) String() string { return i.Subject + " (" + i.Issuer + ")" }

@@ -14,7 +14,6 @@ import (
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	cosignbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
-	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	sig "github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
@@ -167,9 +166,5 @@ func (s *signature) claimed() (Identity, error) {
 	if err != nil || len(certificates) == 0 {
 		return Identity{}, fmt.Errorf("%w: %w", ErrBroken, errors.Join(errors.New("certificate"), err))
 	}
-	summary, err := certificate.SummarizeCertificate(certificates[0])
-	if err != nil {
-		return Identity{}, fmt.Errorf("%w: %w", ErrCertificate, err)
-	}
-	return Identity{Issuer: summary.Issuer, Subject: summary.SubjectAlternativeName}, nil
+	return IdentityOf(certificates[0].Raw)
 }
