@@ -223,6 +223,7 @@ func (a *Agent) session(ctx context.Context, over func() bool) error {
 		})
 	}
 	a.startDrift(work)
+	a.prepareObjects(work)
 	err := a.loop(work, over)
 	cancel(nil)
 	a.stop()

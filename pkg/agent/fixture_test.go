@@ -436,6 +436,8 @@ type cluster struct {
 	writes int
 }
 
+func (c *cluster) Prepare(context.Context) error { return nil }
+
 func (c *cluster) Write(_ context.Context, deployments []v1alpha1.BundleDeployment) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -115,6 +115,24 @@ func (a *Agent) told(time.Time) bool {
 	return objects && report
 }
 
+// prepareObjects has the cluster made ready for BundleDeployments while the first target is on its way. Where that fails,
+// the first write tries again and says why.
+func (a *Agent) prepareObjects(ctx context.Context) {
+	if a.cfg.Objects == nil {
+		return
+	}
+	a.objects.busy = true
+	a.work(ctx, func(ctx context.Context) func() {
+		err := a.cfg.Objects.Prepare(ctx)
+		return func() {
+			if err != nil {
+				a.log.Debug("the cluster is not ready for BundleDeployments", "stage", StageReport, "error", err)
+			}
+			a.objects.busy = false
+		}
+	})
+}
+
 func (a *Agent) startObjects(ctx context.Context) {
 	deployments, events := a.deployments(), a.events
 	a.objects.busy, a.objects.at, a.events = true, time.Time{}, nil
