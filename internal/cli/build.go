@@ -169,7 +169,7 @@ func findBundle(ctx context.Context, opts buildOptions) (bundler.Found, error) {
 	if err != nil {
 		return bundler.Found{}, err
 	}
-	all, err := bundler.Discover(ctx, tree, v1alpha1.Source{Name: opts.source, Paths: []string{filepath.ToSlash(path)}})
+	all, err := bundler.Discover(ctx, tree, v1alpha1.Source{Name: opts.source, Paths: []string{filepath.ToSlash(path)}}, bundler.Options{})
 	if err != nil {
 		return bundler.Found{}, err
 	}

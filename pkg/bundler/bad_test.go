@@ -48,7 +48,14 @@ func TestBadBundleFiles(t *testing.T) {
 	tests := []struct{ name, spec, want string }{
 		{"misspelt field", "spec:\n  namepsace: x\n", `web/pinnace.yaml:5:3: unknown field "namepsace" in Bundle.spec; did you mean "namespace"?`},
 		{"wrong kind", "---\nkind: Cluster\n", "web/pinnace.yaml"},
-		{"two renderers", "spec:\n  helm: {}\n  kustomize: {}\n", "web/pinnace.yaml:6:3: a bundle is one of helm, kustomize and manifests, not helm and kustomize"},
+		{"two renderers", "spec:\n  helm: {}\n  manifests: {}\n", "web/pinnace.yaml:6:3: a bundle is one of helm, kustomize and manifests, or helm with kustomize after it, not helm and manifests"},
+		{"a release and a kustomization", "spec:\n  helm: {install: release}\n  kustomize: {}\n", "web/pinnace.yaml:5:19: a release is made on the cluster of the chart itself"},
+		{"version of a chart in the source", "spec:\n  helm: {version: 1.0.0}\n", "web/pinnace.yaml:5:19: is for charts of repositories"},
+		{"repository", "spec:\n  helm: {repository: ftp://x, chart: y}\n", "is neither https:// nor oci://"},
+		{"repository with a password", "spec:\n  helm: {repository: \"https://u:secret@x\", chart: y}\n", "holds credentials; put them into ~/.netrc"},
+		{"range", "spec:\n  helm: {repository: \"https://x\", chart: y, version: '>>1'}\n", "is neither a version nor a range"},
+		{"image rule", "spec:\n  imageRules: [{kind: A, paths: ['.a[']}]\n", "web/pinnace.yaml:5:26: image rule: path \".a[\""},
+		{"image", "spec:\n  extraImages: [A B]\n", "\"A B\" is no image"},
 		{"override mode", "spec:\n  overrideMode: last\n", `web/pinnace.yaml:5:17: Bundle.spec.overrideMode must be one of merge, first, got "last"`},
 		{"drift mode", "spec:\n  drift:\n    mode: repair\n", `web/pinnace.yaml:6:11: Bundle.spec.drift.mode must be one of correct, warn, off, got "repair"`},
 		{"drift pointer", "spec:\n  drift: {ignore: [{kind: A, jsonPointers: [spec.replicas]}]}\n", "web/pinnace.yaml:5:30: \"spec.replicas\" is no JSON pointer"},
@@ -56,6 +63,10 @@ func TestBadBundleFiles(t *testing.T) {
 		{"dependency on nothing", "spec:\n  dependsOn:\n    - {}\n", "web/pinnace.yaml:6:7: names nothing; set bundle or selector"},
 		{"dependency twice", "spec: {dependsOn: [{bundle: a, selector: {}}]}\n", "sets bundle and selector"},
 		{"dependency on itself", "spec: {dependsOn: [{bundle: web}]}\n", "depends on itself"},
+		{"window", "spec:\n  windows: [{cron: 0 22 * *, duration: 6h}]\n", "web/pinnace.yaml:5:13: cron \"0 22 * *\""},
+		{"window's zone", "spec:\n  windows: [{cron: 0 22 * * *, duration: 6h, timeZone: Berlin}]\n", `timeZone "Berlin" is not known`},
+		{"on failure", "spec:\n  onFailure: undo\n", `Bundle.spec.onFailure must be one of keep, rollback, got "undo"`},
+		{"variables from nothing", "spec:\n  variablesFrom: [{}]\n", "web/pinnace.yaml:5:19: set exactly one of secretRef and configMapRef"},
 		{"namespace", "spec: {namespace: A_b}\n", "no name for a namespace"},
 		{"install", "spec: {helm: {install: template}}\n", `must be one of release, apply, got "template"`},
 		{"chart", "spec: {helm: {chart: ./nowhere}}\n", "there is no web/nowhere/Chart.yaml"},
@@ -92,6 +103,12 @@ func TestAllFindingsAtOnce(t *testing.T) {
 	wantError(t, err, `got "x"`, `got "y"`, `got "z"`, "matches nothing")
 }
 
+func TestDependencyThatIsNotFetched(t *testing.T) {
+	_, err := discover(t, with(chart("web"), "web/Chart.yaml",
+		"apiVersion: v2\nname: c\nversion: 1.0.0\ndependencies: [{name: redis, version: 1.0.0, repository: https://x}]\n"), "web")
+	wantError(t, err, `bundle "web": web/Chart.yaml: the dependency "redis" is not in charts/`, "run: helm dependency build web")
+}
+
 func TestBundlesThatDoNotBuild(t *testing.T) {
 	apply := bundleHead + "spec: {helm: {install: apply}}\n"
 	tests := []struct {
@@ -116,7 +133,6 @@ func TestBundlesThatDoNotBuild(t *testing.T) {
 		{"release that does not render", with(chart("web"), "web/templates/bad.yaml", "a: {{ required \"set x\" .Values.x }}\n"), "(web-chart/templates/bad.yaml:1:6): set x"},
 		{"template that does not parse", with(chart("web"), "web/templates/bad.yaml", "a: b\n{{ if }}\n"), "(web-chart/templates/bad.yaml:2)"},
 		{"rendered manifest without kind", with(chart("web"), "web/templates/bad.yaml", "{{ if true }}\na: b\n{{ end }}\n"), "web-chart/templates/bad.yaml:2: the object has no kind"},
-		{"missing dependency", with(chart("web"), "web/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\ndependencies: [{name: redis, version: 1.0.0, repository: https://x}]\n"), "run: helm dependency build web"},
 		{"library", with(chart("web"), "web/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\ntype: library\n"), "is a library chart"},
 		{"old cluster", with(chart("web"), "web/Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\nkubeVersion: <1.20\n"), "wants Kubernetes <1.20"},
 		{"bad chart", with(chart("web"), "web/Chart.yaml", "apiVersion: v2\nname: c\n"), "web/Chart.yaml: validation: chart.metadata.version is required"},
@@ -152,13 +168,13 @@ func TestSymlinksOutOfTheSource(t *testing.T) {
 			if err := os.Symlink(outside, filepath.Join(tree.Dir, "web", "link.yaml")); err != nil {
 				t.Fatal(err)
 			}
-			found, err := bundler.Discover(t.Context(), tree, v1alpha1.Source{Name: "apps", Paths: []string{"web"}})
+			found, err := bundler.Discover(t.Context(), tree, v1alpha1.Source{Name: "apps", Paths: []string{"web"}}, bundler.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, err = bundler.Build(t.Context(), found[0], bundler.Variant{})
 			wantError(t, err, "web/link.yaml", "a symbolic link must stay inside of the source")
-			_, err = bundler.Key(found[0], bundler.Variant{})
+			_, err = bundler.Key(t.Context(), found[0], bundler.Variant{})
 			wantError(t, err, "web/link.yaml")
 		})
 	}

@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -37,6 +36,15 @@ type Found struct {
 	Commit string
 	// Document places errors in pinnace.yaml; its zero value when there is none.
 	Document document.Document
+	// Warnings are what is otherwise than its author may expect, each with file and line.
+	Warnings []error
+
+	options Options
+	charts  charts
+	// allowed are the remote bases that the source permits.
+	allowed []string
+	// own are the images that the bundle itself asks for, found once for all variants.
+	own *ownImages
 }
 
 func (f Found) folder() render.Folder { return render.Folder{Root: f.Root, Path: f.Source.Path} }
@@ -103,9 +111,12 @@ func Build(ctx context.Context, found Found, variant Variant) (Built, error) {
 	}}
 	var err error
 	if built.Config.Method == v1alpha1.MethodRelease {
-		err = buildRelease(found, variant, &built)
+		err = buildRelease(ctx, found, variant, &built)
 	} else {
-		err = buildManifests(found, variant, &built)
+		err = buildManifests(ctx, found, variant, &built)
+	}
+	if err == nil {
+		built.Config.Images, err = found.completeImages(ctx, built.Config.Images)
 	}
 	if err != nil {
 		return Built{}, found.fail(err)
@@ -113,45 +124,61 @@ func Build(ctx context.Context, found Found, variant Variant) (Built, error) {
 	return built, nil
 }
 
-func buildManifests(found Found, variant Variant, built *Built) error {
-	objects, err := renderObjects(found, variant)
+func buildManifests(ctx context.Context, found Found, variant Variant, built *Built) error {
+	objects, err := renderObjects(ctx, found, variant, built)
 	if err != nil {
 		return err
 	}
 	if len(objects) == 0 {
 		return errors.New("renders to no object at all; add one, or skip the bundle where it is not wanted")
 	}
-	stream, err := objects.Marshal()
+	plain, files, err := secure(found.folder(), objects)
 	if err != nil {
 		return err
 	}
+	if files[ManifestsFile], err = plain.Marshal(); err != nil {
+		return err
+	}
 	built.LayerMediaType = v1alpha1.MediaTypeBundleContent
-	if built.Layer, err = archive.Pack("", map[string][]byte{ManifestsFile: stream}, archive.Limits{}); err != nil {
+	if built.Layer, err = archive.Pack("", files, archive.Limits{}); err != nil {
 		return err
 	}
 	built.Objects = objects.Unstructured()
 	built.Config.Objects = len(objects)
-	built.Config.Images = objects.Images()
-	return nil
+	built.Config.Images, err = objects.Images(found.imageRules())
+	return err
 }
 
-func renderObjects(found Found, variant Variant) (render.Objects, error) {
+func renderObjects(ctx context.Context, found Found, variant Variant, built *Built) (render.Objects, error) {
 	spec := found.Bundle.Spec
-	switch {
-	case spec.Helm != nil:
-		chart, err := found.folder().Below(spec.Helm.Chart)
+	var rendered render.Objects
+	if spec.Helm != nil {
+		chart, from, err := found.openChart(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return render.Template(chart, found.release(variant, variant.HelmValues))
-	case spec.Kustomize != nil:
+		built.Config.Chart = &from
+		if rendered, err = render.Template(chart, found.release(variant, variant.HelmValues)); err != nil || !found.kustomized(variant) {
+			return rendered, err
+		}
+	}
+	if found.kustomized(variant) {
 		folder, err := found.kustomization(variant)
 		if err != nil {
 			return nil, err
 		}
-		return render.Kustomize(folder)
+		bases, err := found.remoteBases(ctx, folder)
+		if err != nil {
+			return nil, err
+		}
+		return render.Kustomize(folder, render.KustomizeOptions{Rendered: rendered, Bases: bases})
 	}
 	return render.Manifests(found.folder(), found.manifests(variant))
+}
+
+// kustomized reports whether the variant is a kustomization, maybe of what a chart renders.
+func (f Found) kustomized(variant Variant) bool {
+	return f.Bundle.Spec.Kustomize != nil || f.Bundle.Spec.Helm != nil && variant.Kustomize != ""
 }
 
 func (f Found) manifests(variant Variant) v1alpha1.Manifests {
@@ -182,30 +209,23 @@ func (f Found) release(variant Variant, values v1alpha1.Values) render.Release {
 	}
 }
 
-func buildRelease(found Found, variant Variant, built *Built) error {
-	helm := found.Bundle.Spec.Helm
-	chart, err := found.folder().Below(helm.Chart)
+func buildRelease(ctx context.Context, found Found, variant Variant, built *Built) error {
+	chart, from, err := found.openChart(ctx)
 	if err != nil {
 		return err
 	}
+	built.Config.Chart = &from
 	built.LayerMediaType = v1alpha1.MediaTypeHelmChart
 	if built.Layer, err = render.Package(chart); err != nil {
 		return err
 	}
 	objects, err := render.Try(chart, found.release(variant, variant.HelmValues))
 	// Values that only the cluster knows may be what is missing.
-	if err != nil && len(helm.ValuesFrom) == 0 {
+	if err != nil && len(found.Bundle.Spec.Helm.ValuesFrom) == 0 {
 		return err
 	}
 	built.Objects = objects.Unstructured()
 	// Not from the variant's values: all clusters share the artifact, which lists what the bundle itself asks for.
-	// It may not render without what a cluster adds; then none is listed.
-	own, _ := render.Try(chart, found.release(Variant{}, helm.Values))
-	for _, image := range own.Images() {
-		// What only a cluster's values make is no reference.
-		if !strings.Contains(image.Reference, "${") {
-			built.Config.Images = append(built.Config.Images, image)
-		}
-	}
-	return nil
+	built.Config.Images, err = found.ownImages(chart)
+	return err
 }

@@ -72,7 +72,7 @@ func writeTree(t *testing.T, files map[string]string) source.Tree {
 
 func discover(t *testing.T, files map[string]string, paths ...string) ([]bundler.Found, error) {
 	t.Helper()
-	return bundler.Discover(t.Context(), writeTree(t, files), v1alpha1.Source{Name: "apps", Paths: paths})
+	return bundler.Discover(t.Context(), writeTree(t, files), v1alpha1.Source{Name: "apps", Paths: paths}, bundler.Options{})
 }
 
 func one(t *testing.T, files map[string]string, path string) bundler.Found {
@@ -118,7 +118,7 @@ func TestDiscover(t *testing.T) {
 	tree := writeTree(t, files)
 	rule := []v1alpha1.TargetRule{{ClusterName: "all"}}
 	for _, paths := range [][]string{{"bundles/*"}, {"./bundles/*/"}, {"**"}, {"bundles/{raw,chart}", "bundles/*"}} {
-		found, err := bundler.Discover(t.Context(), tree, v1alpha1.Source{Name: "apps", Paths: paths, Targets: rule})
+		found, err := bundler.Discover(t.Context(), tree, v1alpha1.Source{Name: "apps", Paths: paths, Targets: rule}, bundler.Options{})
 		if err != nil {
 			t.Errorf("%v: %v", paths, err)
 		}
@@ -307,14 +307,14 @@ func TestSameContentSameDigest(t *testing.T) {
 		// Map order makes another directory order each time.
 		tree := writeTree(t, with(files, "unrelated.txt", unrelated))
 		tree.Commit = unrelated
-		found, err := bundler.Discover(t.Context(), tree, v1alpha1.Source{Name: "apps", Paths: []string{"*"}})
+		found, err := bundler.Discover(t.Context(), tree, v1alpha1.Source{Name: "apps", Paths: []string{"*"}}, bundler.Options{})
 		if err != nil || len(found) != 4 {
 			t.Fatalf("%d %v", len(found), err)
 		}
 		out := map[string]string{}
 		for _, f := range found {
 			out[f.Source.Path] = string(build(t, f, bundler.Variant{}).Artifact().Descriptor().Digest)
-			key, err := bundler.Key(f, bundler.Variant{})
+			key, err := bundler.Key(t.Context(), f, bundler.Variant{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -338,7 +338,7 @@ func TestKey(t *testing.T) {
 	}
 	key := func(files map[string]string, variant bundler.Variant) string {
 		t.Helper()
-		got, err := bundler.Key(one(t, files, "shop"), variant)
+		got, err := bundler.Key(t.Context(), one(t, files, "shop"), variant)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"pinnace.dev/pinnace/api/document"
@@ -23,8 +24,11 @@ import (
 
 const chartFile = "Chart.yaml"
 
+// maxReads bounds how many bundles are read at the same time; some ask a chart repository.
+const maxReads = 8
+
 // Discover finds the bundles below a source's paths, sorted by path. All findings are returned at once.
-func Discover(ctx context.Context, tree source.Tree, src v1alpha1.Source) ([]Found, error) {
+func Discover(ctx context.Context, tree source.Tree, src v1alpha1.Source, opts Options) ([]Found, error) {
 	root, err := os.OpenRoot(tree.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("source %q: %w", src.Name, err)
@@ -44,17 +48,29 @@ func Discover(ctx context.Context, tree source.Tree, src v1alpha1.Source) ([]Fou
 		folders = append(folders, matched...)
 	}
 	slices.Sort(folders)
+	folders = outermost(slices.Compact(folders))
+	read, errs := make([]Found, len(folders)), make([]error, len(folders))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(maxReads)
+	for i, folder := range folders {
+		group.Go(func() error {
+			if errs[i] = groupCtx.Err(); errs[i] == nil {
+				read[i], errs[i] = d.read(groupCtx, folder, opts)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	var found []Found
-	for _, folder := range outermost(slices.Compact(folders)) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		bundle, err := d.read(folder)
-		if err != nil {
-			findings = append(findings, fmt.Errorf("source %q: %w", src.Name, err))
+	for i := range folders {
+		if errs[i] != nil {
+			findings = append(findings, fmt.Errorf("source %q: %w", src.Name, errs[i]))
 			continue
 		}
-		found = append(found, bundle)
+		found = append(found, read[i])
 	}
 	return found, errors.Join(findings...)
 }
@@ -144,8 +160,9 @@ func (d *discovery) isBundle(folder string) bool {
 }
 
 // read decodes, completes and checks one bundle.
-func (d *discovery) read(folder string) (Found, error) {
+func (d *discovery) read(ctx context.Context, folder string, opts Options) (Found, error) {
 	found := Found{
+		options: opts, allowed: d.src.RemoteBases, own: &ownImages{},
 		Root: d.tree.Dir, Dir: filepath.Join(d.tree.Dir, filepath.FromSlash(folder)), Commit: d.tree.Commit,
 		Source: v1alpha1.SourceIdentity{Name: d.src.Name, Repository: d.tree.Repository, Path: folder},
 	}
@@ -170,7 +187,10 @@ func (d *discovery) read(folder string) (Found, error) {
 	if err := found.complete(); err != nil {
 		return Found{}, err
 	}
-	return found, found.validate()
+	if err := found.validate(); err != nil {
+		return found, err
+	}
+	return found, found.resolveCharts(ctx)
 }
 
 // describe reads what the folder says of itself, in our words or in Rancher Fleet's, and returns the file's path. It may
@@ -195,6 +215,11 @@ func (f *Found) describe() (file string, err error) {
 		file = path.Join(f.Source.Path, name)
 		converted, err := fleetyaml.Convert(file, theirs, f.folder())
 		f.Bundle, f.Document = converted.Bundle, converted.Document
+		for _, finding := range converted.Findings {
+			if finding.Harmless {
+				f.Warnings = append(f.Warnings, finding.Err)
+			}
+		}
 		return file, errors.Join(err, converted.Err())
 	}
 	if ours {
@@ -234,11 +259,21 @@ func (f *Found) complete() error {
 	}
 	if spec.Helm.Install == "" {
 		spec.Helm.Install = v1alpha1.InstallRelease
+		if f.postRendered() {
+			spec.Helm.Install = v1alpha1.InstallApply
+		}
 	}
 	if spec.Helm.ReleaseName == "" {
 		spec.Helm.ReleaseName = f.Bundle.Metadata.Name
 	}
 	return f.mergeValuesFiles()
+}
+
+// postRendered reports whether a kustomization changes what the bundle's chart renders, for some cluster at least.
+func (f *Found) postRendered() bool {
+	spec := f.Bundle.Spec
+	return spec.Helm != nil && (spec.Kustomize != nil ||
+		slices.ContainsFunc(spec.Overrides, func(override v1alpha1.Override) bool { return override.Kustomize != nil }))
 }
 
 func overlays(override v1alpha1.Override) bool { return len(override.Overlays) > 0 }

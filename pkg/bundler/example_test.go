@@ -29,7 +29,7 @@ func ExampleBuild() {
 	}
 
 	ctx := context.Background()
-	found, err := bundler.Discover(ctx, source.Tree{Dir: dir}, v1alpha1.Source{Name: "apps", Paths: []string{"bundles/*"}})
+	found, err := bundler.Discover(ctx, source.Tree{Dir: dir}, v1alpha1.Source{Name: "apps", Paths: []string{"bundles/*"}}, bundler.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return

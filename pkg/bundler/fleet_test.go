@@ -51,7 +51,7 @@ targetCustomizations:
 
 func key(t *testing.T, found bundler.Found) string {
 	t.Helper()
-	key, err := bundler.Key(found, bundler.Variant{})
+	key, err := bundler.Key(t.Context(), found, bundler.Variant{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestOverlays(t *testing.T) {
 		if err != nil || len(got.Objects) != test.objects || replicas != test.replicas {
 			t.Errorf("%v: %d objects, %d replicas, %v", test.overlays, len(got.Objects), replicas, err)
 		}
-		key, err := bundler.Key(found, variant)
+		key, err := bundler.Key(t.Context(), found, variant)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package bundler
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -15,7 +16,7 @@ import (
 )
 
 // keyVersion changes when the same inputs are packed differently.
-const keyVersion = "1"
+const keyVersion = "2"
 
 // renderers are the modules whose versions change what is rendered.
 var renderers = []string{"helm.sh/helm/v3", "sigs.k8s.io/kustomize/api", "sigs.k8s.io/yaml", "k8s.io/api"}
@@ -37,8 +38,8 @@ var rendererVersions = sync.OnceValue(func() []string {
 
 // Key is a hash of everything that Build's result depends on: the bundle's files, what its pinnace.yaml says about
 // rendering, the variant and the renderers' versions. Equal keys need no second Build.
-func Key(found Found, variant Variant) (string, error) {
-	files, err := inputs(found, variant)
+func Key(ctx context.Context, found Found, variant Variant) (string, error) {
+	files, fetched, err := inputs(ctx, found, variant)
 	if err != nil {
 		return "", found.fail(err)
 	}
@@ -46,7 +47,7 @@ func Key(found Found, variant Variant) (string, error) {
 	if spec.Helm == nil {
 		variant.HelmValues, variant.Namespace = nil, ""
 	}
-	if spec.Kustomize == nil {
+	if spec.Kustomize == nil && spec.Helm == nil {
 		variant.Kustomize = ""
 	}
 	// Overlays count by the files that they make.
@@ -66,9 +67,11 @@ func Key(found Found, variant Variant) (string, error) {
 		Manifests *v1alpha1.Manifests
 		Variant   Variant
 		Files     map[string]string
+		Fetched   []string       `json:",omitempty"`
+		Images    *imageSettings `json:",omitempty"`
 	}{
 		append([]string{keyVersion}, rendererVersions()...), found.Bundle.Metadata.Name, found.Bundle.Metadata.Labels,
-		found.Source, spec.Helm, spec.Kustomize, spec.Manifests, variant, sums,
+		found.Source, spec.Helm, spec.Kustomize, spec.Manifests, variant, sums, fetched, found.imageSettings(),
 	})
 	if err != nil {
 		return "", found.fail(fmt.Errorf("values: %w", err))
@@ -77,25 +80,43 @@ func Key(found Found, variant Variant) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// inputs are the files that rendering may read.
-func inputs(found Found, variant Variant) (map[string][]byte, error) {
-	spec := found.Bundle.Spec
-	switch {
-	case spec.Helm != nil:
-		chart, err := found.folder().Below(spec.Helm.Chart)
-		if err != nil {
-			return nil, err
-		}
-		files, err := chart.Files()
-		maps.DeleteFunc(files, func(name string, _ []byte) bool { return render.Describes(name) })
-		return files, err
-	case spec.Kustomize != nil:
-		folder, err := found.kustomization(variant)
-		if err != nil {
-			return nil, err
-		}
-		return render.KustomizeInputs(folder)
+// inputs are the files that rendering may read, and the digests of what it fetches.
+func inputs(ctx context.Context, found Found, variant Variant) (files map[string][]byte, fetched []string, err error) {
+	if found.Bundle.Spec.Helm == nil && !found.kustomized(variant) {
+		files, err = manifestInputs(found, variant)
+		return files, nil, err
 	}
+	files = map[string][]byte{}
+	if found.Bundle.Spec.Helm != nil {
+		if files, fetched, err = found.chartInputs(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !found.kustomized(variant) {
+		return files, fetched, nil
+	}
+	folder, err := found.kustomization(variant)
+	if err != nil {
+		return nil, nil, err
+	}
+	kustomization, err := render.KustomizeInputs(folder)
+	if err != nil {
+		return nil, nil, err
+	}
+	bases, err := found.resolveBases(ctx, kustomization)
+	for _, base := range bases {
+		fetched = append(fetched, base.url+" "+base.commit)
+	}
+	for name, content := range kustomization {
+		if found.Bundle.Spec.Helm != nil {
+			name = "kustomize:" + name // a chart's files have names of their own
+		}
+		files[name] = content
+	}
+	return files, fetched, err
+}
+
+func manifestInputs(found Found, variant Variant) (map[string][]byte, error) {
 	files, err := found.folder().Files()
 	if err != nil {
 		return nil, err

@@ -10,9 +10,11 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+	"github.com/distribution/reference"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/chart"
 	"pinnace.dev/pinnace/pkg/bundler/render"
 )
 
@@ -46,15 +48,17 @@ func (f Found) validate() error {
 			set = append(set, name)
 		}
 	}
-	if len(set) > 1 {
-		slices.Sort(set)
-		c.report("spec."+set[1], "a bundle is one of helm, kustomize and manifests, not %s; remove all but one", strings.Join(set, " and "))
+	slices.Sort(set)
+	if len(set) > 1 && !slices.Equal(set, []string{"helm", "kustomize"}) {
+		c.report("spec."+set[1], "a bundle is one of helm, kustomize and manifests, or helm with kustomize after it, not %s; remove the others", strings.Join(set, " and "))
 	} else {
 		c.helm(spec.Helm)
 		c.kustomize("spec.kustomize.path", spec.Kustomize)
 		c.manifests(spec.Manifests)
 	}
+	c.images(spec)
 	c.variables("spec.variables", spec.Variables)
+	c.variablesFrom("spec.variablesFrom", spec.VariablesFrom)
 	c.dependencies(spec.DependsOn)
 	c.overrides(spec)
 	c.options(spec.DeployOptions)
@@ -70,11 +74,7 @@ func (c *check) helm(helm *v1alpha1.Helm) {
 	} else if len(helm.ReleaseName) > maxReleaseName {
 		c.report("spec.helm.releaseName", "%q has more than %d characters; set a shorter spec.helm.releaseName", helm.ReleaseName, maxReleaseName)
 	}
-	if chart, err := c.found.folder().Below(helm.Chart); err != nil {
-		c.report("spec.helm.chart", "%v", err)
-	} else if _, err := chart.File(chartFile); err != nil {
-		c.report("spec.helm.chart", "there is no %s/%s; only charts inside of the source are packed", chart.Path, chartFile)
-	}
+	c.chart(*helm)
 	for i, from := range helm.ValuesFrom {
 		place := fmt.Sprintf("spec.helm.valuesFrom[%d]", i)
 		reference := from.SecretKeyRef
@@ -90,6 +90,49 @@ func (c *check) helm(helm *v1alpha1.Helm) {
 	}
 	if helm.Install == v1alpha1.InstallApply && len(helm.ValuesFrom) > 0 {
 		c.report("spec.helm.valuesFrom", "is read on the cluster, but install: apply renders before; use install: release")
+	}
+	if helm.Install == v1alpha1.InstallRelease && c.found.postRendered() {
+		c.report("spec.helm.install", "a release is made on the cluster of the chart itself, which no kustomization changes there; use install: apply")
+	}
+}
+
+func (c *check) chart(helm v1alpha1.Helm) {
+	switch _, remote, err := chart.Remote(helm); {
+	case err != nil:
+		c.report("spec.helm.chart", "%v", err)
+		return
+	case remote:
+		return
+	}
+	folder, err := c.found.folder().Below(helm.Chart)
+	if err != nil {
+		c.report("spec.helm.chart", "%v", err)
+		return
+	}
+	if _, err := folder.File(chartFile); err != nil {
+		c.report("spec.helm.chart", "there is no %s/%s; name the chart's folder, or its helm.repository", folder.Path, chartFile)
+	}
+	if helm.Version != "" {
+		c.report("spec.helm.version", "is for charts of repositories; a chart in the source has its version in %s/%s", folder.Path, chartFile)
+	}
+}
+
+func (c *check) images(spec v1alpha1.BundleSpec) {
+	for i, rule := range spec.ImageRules {
+		place := fmt.Sprintf("spec.imageRules[%d]", i)
+		if rule.Kind == "" || len(rule.Paths) == 0 {
+			c.report(place, "needs kind and paths")
+		}
+		for _, text := range rule.Paths {
+			if _, err := render.ParsePath(text); err != nil {
+				c.report(place+".paths", "%v", err)
+			}
+		}
+	}
+	for i, image := range spec.ExtraImages {
+		if _, err := reference.ParseNormalizedNamed(image); err != nil {
+			c.report(fmt.Sprintf("spec.extraImages[%d]", i), "%q is no image: %v", image, err)
+		}
 	}
 }
 
@@ -165,7 +208,7 @@ func (c *check) overrides(spec v1alpha1.BundleSpec) {
 		if override.Values != nil && spec.Helm == nil {
 			c.report(place+".values", "values are for Helm charts, and this bundle is none; use variables")
 		}
-		if override.Kustomize != nil && spec.Kustomize == nil {
+		if override.Kustomize != nil && spec.Kustomize == nil && spec.Helm == nil {
 			c.report(place+".kustomize", "this bundle is no kustomization; set spec.kustomize.path too")
 		}
 		if overlays(override) && spec.Manifests == nil {
@@ -173,7 +216,7 @@ func (c *check) overrides(spec v1alpha1.BundleSpec) {
 		} else {
 			c.overlays(place+".overlays", override.Overlays)
 		}
-		if spec.Kustomize != nil {
+		if spec.Kustomize != nil || spec.Helm != nil {
 			c.kustomize(place+".kustomize.path", override.Kustomize)
 		}
 		if override.Namespace != "" {
@@ -205,4 +248,5 @@ func (c *check) options(options v1alpha1.DeployOptions) {
 	if options.Health.Timeout.Duration < 0 {
 		c.report("spec.health.timeout", "is negative")
 	}
+	c.windows("spec.windows", options.Windows)
 }

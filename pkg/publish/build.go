@@ -151,7 +151,7 @@ func (p *publisher) plan(ctx context.Context, loaded *Loaded) ([]draft, variants
 	err := p.each(ctx, len(drafts), func(_ context.Context, i int) error {
 		plan, err := loaded.Fleet.PlanCluster(i)
 		if err == nil {
-			drafts[i].sketch = target.NewSketch(loaded.Fleet.Assemble(plan, loaded.unbuilt))
+			drafts[i].sketch = loaded.Fleet.Sketch(plan, loaded.Fleet.Assemble(plan, loaded.unbuilt))
 		}
 		mu.Lock()
 		defer mu.Unlock()

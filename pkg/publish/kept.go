@@ -14,25 +14,26 @@ import (
 	"pinnace.dev/pinnace/pkg/bundler/chart"
 	"pinnace.dev/pinnace/pkg/bundler/resolution"
 	"pinnace.dev/pinnace/pkg/bundler/source"
+	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/target"
 )
 
 // maxKeptNames bounds what images' tags meant, which is kept while nobody can tell whether a bundle still names them.
 const maxKeptNames = 10_000
 
-// kept is what clusters keep of the last publish: bundles of sources that cannot be read, and paused bundles.
-type kept struct {
+// retained is what clusters keep of the last publish: bundles of sources that cannot be read, and paused bundles.
+type retained struct {
 	mu      sync.Mutex
 	sources map[string]bool
 	bundles map[string]bool
 }
 
 // any reports whether anything is kept.
-func (k *kept) any() bool { return len(k.sources)+len(k.bundles) > 0 }
+func (k *retained) any() bool { return len(k.sources)+len(k.bundles) > 0 }
 
-func (k *kept) has(bundle, source string) bool { return k.sources[source] || k.bundles[bundle] }
+func (k *retained) has(bundle, source string) bool { return k.sources[source] || k.bundles[bundle] }
 
-func (k *kept) source(name string) {
+func (k *retained) source(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.sources == nil {
@@ -42,7 +43,7 @@ func (k *kept) source(name string) {
 }
 
 // names returns the bundles that are kept of the last publish.
-func (k *kept) names(before v1alpha1.FleetIndex) map[string]bool {
+func (k *retained) names(before v1alpha1.FleetIndex) map[string]bool {
 	if !k.any() {
 		return nil
 	}
@@ -56,7 +57,7 @@ func (k *kept) names(before v1alpha1.FleetIndex) map[string]bool {
 }
 
 // index adds the kept bundles to those of this publish.
-func (k *kept) index(bundles []v1alpha1.IndexBundle, before v1alpha1.FleetIndex) []v1alpha1.IndexBundle {
+func (k *retained) index(bundles []v1alpha1.IndexBundle, before v1alpha1.FleetIndex) []v1alpha1.IndexBundle {
 	if !k.any() {
 		return bundles
 	}
@@ -180,7 +181,7 @@ func (l *Loaded) pause(item foundBundle) {
 
 // keep puts what a cluster keeps of its last target into the next one. A bundle that depends on what the cluster does
 // not have stays as it was too.
-func (k *kept) keep(next, before v1alpha1.Target) v1alpha1.Target {
+func (k *retained) keep(next, before v1alpha1.Target) v1alpha1.Target {
 	was := map[string]v1alpha1.TargetBundle{}
 	for _, bundle := range before.Bundles {
 		was[bundle.Name] = bundle
@@ -190,6 +191,14 @@ func (k *kept) keep(next, before v1alpha1.Target) v1alpha1.Target {
 		if k.has(name, bundle.Source.Name) {
 			bundles[name] = bundle
 		}
+	}
+	// What is kept stays, also when something that it depended on goes.
+	for name, bundle := range bundles {
+		bundle.DependsOn = slices.DeleteFunc(slices.Clone(bundle.DependsOn), func(dependency string) bool {
+			_, isKept := bundles[dependency]
+			return !isKept && !slices.ContainsFunc(next.Bundles, func(b v1alpha1.TargetBundle) bool { return b.Name == dependency })
+		})
+		bundles[name] = bundle
 	}
 	for _, bundle := range next.Bundles {
 		// Selectors select what is kept as well.
@@ -211,7 +220,7 @@ func (k *kept) keep(next, before v1alpha1.Target) v1alpha1.Target {
 }
 
 // settle replaces bundles whose dependencies are not there by what they were, and leaves new ones out.
-func (k *kept) settle(bundles, was map[string]v1alpha1.TargetBundle) {
+func (k *retained) settle(bundles, was map[string]v1alpha1.TargetBundle) {
 	for changed := true; changed; {
 		changed = false
 		for name, bundle := range bundles {
@@ -251,4 +260,30 @@ func (p *publisher) keeping(loaded *Loaded, before v1alpha1.IndexCluster,
 		}
 		return loaded.kept.keep(next, last), nil
 	}
+}
+
+// lastPublish is what a publish goes on from.
+type lastPublish struct {
+	opts Options
+	// registry is opened when nil.
+	registry oci.Registry
+	index    v1alpha1.FleetIndex
+	digest   string
+}
+
+// read opens the fleet's registry and reads the last publish in it.
+func (l *lastPublish) read(ctx context.Context, fleet *target.Fleet) (v1alpha1.FleetIndex, error) {
+	var err error
+	if l.registry == nil {
+		if l.registry, err = openRegistry(fleet, l.opts.Registry, l.opts.OCI); err != nil {
+			return l.index, err
+		}
+	}
+	if l.index, l.digest, err = newPublisher(l.registry, l.opts).readParent(ctx); err != nil {
+		return l.index, err
+	}
+	if l.index.Publication > 0 && l.index.Fleet != fleet.Name {
+		return l.index, fmt.Errorf("%s holds the fleet %q, not %q; choose another prefix", l.registry, l.index.Fleet, fleet.Name)
+	}
+	return l.index, nil
 }

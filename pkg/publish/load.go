@@ -58,7 +58,7 @@ type Loaded struct {
 	Warnings []string
 
 	found map[string]foundBundle // by bundle
-	kept  kept
+	kept  retained
 	// names remembers what charts' versions, images' tags and remote bases mean; unused before the last publish are.
 	names *resolution.Memory
 }

@@ -164,12 +164,25 @@ spec:
 		t.Errorf("publishing the same again wrote %d times", memory.writes.Load()-writes)
 	}
 
-	_, err = run(t, memory, options(t, fleet("tag: stable", release), release))
+	_, err = run(t, oci.NewMemory(), options(t, fleet("tag: stable", release), release))
 	var refusal *signing.Error
 	if !errors.As(err, &refusal) || refusal.Reason != signing.KeyNotTrusted || !strings.Contains(err.Error(), `source "shop"`) {
 		t.Errorf("another key than the source's: got %v", err)
 	}
-	if _, err = run(t, memory, options(t, fleet(`semver: ">=3"`, ci), release)); !errors.Is(err, oci.ErrNotFound) {
+	if _, err = run(t, oci.NewMemory(), options(t, fleet(`semver: ">=3"`, ci), release)); !errors.Is(err, oci.ErrNotFound) {
 		t.Errorf("no version in the range: got %v", err)
+	}
+
+	// Once it is published, a source that fails is kept.
+	for name, broken := range map[string]string{
+		"KeyNotTrusted": fleet("tag: stable", release), "none of": fleet(`semver: ">=3"`, ci),
+	} {
+		result := mustRun(t, memory, options(t, broken, release))
+		if failed := result.Failed(); len(failed) == 0 || failed[0].Name != "shop" || !strings.Contains(failed[0].Failed, name) {
+			t.Errorf("want shop to fail because of %q, got %+v", name, failed)
+		}
+		if result.Changed() {
+			t.Errorf("%s: what clusters get changed: %+v", name, result.Targets)
+		}
 	}
 }

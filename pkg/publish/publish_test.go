@@ -106,11 +106,13 @@ func options(t *testing.T, dir string, signer *signing.Signer) Options {
 
 func run(t *testing.T, registry oci.Registry, opts Options) (Result, error) {
 	t.Helper()
+	last := &lastPublish{opts: opts, registry: registry}
+	opts.previous = last.read
 	loaded, err := Load(t.Context(), opts.LoadOptions)
 	if err != nil {
 		return Result{}, err
 	}
-	return publish(t.Context(), loaded, registry, opts)
+	return publish(t.Context(), loaded, last, opts)
 }
 
 func mustRun(t *testing.T, registry oci.Registry, opts Options) Result {

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"fmt"
+	"slices"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/target"
@@ -20,6 +21,10 @@ type Result struct {
 	Renders int            `json:"renders,omitempty"`
 	Bundles []BundleResult `json:"bundles"`
 	Targets []TargetResult `json:"targets"`
+	// Rollouts are the plans that were made: what changes under a strategy waits for their gates.
+	Rollouts []RolloutResult `json:"rollouts,omitempty"`
+	// Warnings are for people: what is otherwise than a file's author may expect, and what could not be looked up.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // BundleResult is one variant of a bundle.
@@ -40,6 +45,11 @@ type TargetResult struct {
 	Digest     string        `json:"digest,omitempty"`
 	Bundles    int           `json:"bundles"`
 	Reason     string        `json:"reason,omitempty"`
+}
+
+// Failed returns the sources that could not be read: clusters keep what they have of them.
+func (r Result) Failed() []v1alpha1.IndexSource {
+	return slices.DeleteFunc(slices.Clone(r.Sources), func(s v1alpha1.IndexSource) bool { return s.Failed == "" })
 }
 
 // Changed reports whether anything was, or with DryRun would be, published.

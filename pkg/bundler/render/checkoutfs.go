@@ -22,6 +22,11 @@ type checkoutFS struct {
 	base string // the checkout's real path
 	// refused is the first finding; Kustomize hides errors of some reads.
 	refused error
+	// made are files that are not in the checkout, by path: what a chart or a remote base renders.
+	made map[string][]byte
+	// top is the kustomization that gets the chart's objects; rendered the name it has for them.
+	top, rendered string
+	bases         map[string]Objects
 }
 
 var _ filesys.FileSystem = (*checkoutFS)(nil)
@@ -31,7 +36,7 @@ func newCheckoutFS(root *os.Root) (*checkoutFS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &checkoutFS{root: root, base: base}, nil
+	return &checkoutFS{root: root, base: base, made: map[string][]byte{}}, nil
 }
 
 // local returns a path as os.Root wants it.
@@ -44,6 +49,9 @@ func local(name string) string {
 
 func (c *checkoutFS) ReadFile(name string) ([]byte, error) {
 	name = local(name)
+	if content, ok := c.made[name]; ok {
+		return content, nil
+	}
 	content, err := readFile(c.root, name, maxFolderBytes)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) && !c.IsDir(name) {
@@ -52,7 +60,10 @@ func (c *checkoutFS) ReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	if slices.Contains(KustomizationFiles, path.Base(name)) {
-		if err := c.checkKustomization(name, content); err != nil {
+		if content, err = c.complete(name, content); err == nil {
+			err = c.checkKustomization(name, content)
+		}
+		if err != nil {
 			c.refuse(err)
 			return nil, err
 		}
@@ -74,6 +85,9 @@ func (c *checkoutFS) IsDir(name string) bool {
 func (c *checkoutFS) Exists(name string) bool { return c.stat(name) == nil }
 
 func (c *checkoutFS) stat(name string) error {
+	if _, ok := c.made[local(name)]; ok {
+		return nil
+	}
 	if _, err := c.root.Stat(local(name)); err != nil {
 		return readError(local(name), err)
 	}
@@ -93,6 +107,10 @@ func (c *checkoutFS) ReadDir(name string) ([]string, error) {
 
 // CleanedAbs follows symbolic links, as the paths in a kustomization are relative to where its file really is.
 func (c *checkoutFS) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
+	if _, ok := c.made[local(name)]; ok {
+		dir, _, err := c.CleanedAbs(path.Dir("/" + local(name)))
+		return dir, path.Base(name), err
+	}
 	info, err := c.root.Stat(local(name))
 	if err != nil {
 		return "", "", readError(local(name), err)

@@ -5,18 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
-	"helm.sh/helm/v3/pkg/ignore"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci/archive"
@@ -44,17 +40,13 @@ type Release struct {
 }
 
 // Template renders a chart as helm template does, without any cluster.
-func Template(folder Folder, release Release) (Objects, error) {
-	_, files, err := chartFiles(folder)
-	if err != nil {
-		return nil, err
-	}
-	objects, err := renderChart(folder, files, release)
+func Template(chart Chart, release Release) (Objects, error) {
+	objects, err := chart.render(release)
 	if err != nil {
 		return nil, err
 	}
 	// Random passwords and certificates would differ in every publish.
-	again, err := renderChart(folder, files, release)
+	again, err := chart.render(release)
 	if err != nil {
 		return nil, err
 	}
@@ -78,115 +70,27 @@ func Template(folder Folder, release Release) (Objects, error) {
 }
 
 // Try renders a chart as a release would and returns its objects, hooks included.
-func Try(folder Folder, release Release) (Objects, error) {
-	_, files, err := chartFiles(folder)
-	if err != nil {
-		return nil, err
-	}
-	return renderChart(folder, files, release)
-}
+func Try(chart Chart, release Release) (Objects, error) { return chart.render(release) }
 
-// Package packs a chart for Helm, always into the same bytes. What .helmignore names stays out.
-func Package(folder Folder) ([]byte, error) {
-	name, files, err := chartFiles(folder)
-	if err != nil {
+// Package packs a chart for Helm, always into the same bytes.
+func Package(chart Chart) ([]byte, error) {
+	if _, err := chart.load(); err != nil {
 		return nil, err
 	}
-	if _, err := loadChart(folder, files); err != nil {
-		return nil, err
-	}
-	packed, err := archive.Pack(name, files, archive.Limits{})
+	packed, err := archive.Pack(chart.Name, chart.files, archive.Limits{})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", folder.Path, err)
+		return nil, fmt.Errorf("%s: %w", chart.Where, err)
 	}
 	return packed, nil
 }
 
-// chartFiles reads a chart's name and files, without what .helmignore names and without a bundle's own file.
-func chartFiles(folder Folder) (string, map[string][]byte, error) {
-	all, err := folder.Files()
-	if err != nil {
-		return "", nil, err
-	}
-	if all[chartFile] == nil {
-		return "", nil, fmt.Errorf("%s: no Chart.yaml; add one, or change spec.helm.chart", folder.Path)
-	}
-	rules := ignore.Empty()
-	if content, found := all[ignore.HelmIgnore]; found {
-		if rules, err = ignore.Parse(bytes.NewReader(content)); err != nil {
-			return "", nil, fmt.Errorf("%s: %w", path.Join(folder.Path, ignore.HelmIgnore), err)
-		}
-	}
-	rules.AddDefaults()
-	files := map[string][]byte{}
-	for name, content := range all {
-		if !Describes(name) && !ignored(rules, name) {
-			files[name] = bytes.TrimPrefix(content, byteOrderMark)
-		}
-	}
-	metadata, err := loader.LoadFiles([]*loader.BufferedFile{{Name: chartFile, Data: all[chartFile]}})
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", path.Join(folder.Path, chartFile), err)
-	}
-	return metadata.Name(), files, nil
-}
-
-// ignored applies the rules to a file and to each folder on the way to it, as Helm does when it walks.
-func ignored(rules *ignore.Rules, name string) bool {
-	for i, letter := range name {
-		if letter == '/' && rules.Ignore(name[:i], fileInfo{path.Base(name[:i]), true}) {
-			return true
-		}
-	}
-	return rules.Ignore(name, fileInfo{path.Base(name), false})
-}
-
-// fileInfo is all that ignore rules ask of a file.
-type fileInfo struct {
-	name string
-	dir  bool
-}
-
-func (i fileInfo) Name() string       { return i.name }
-func (i fileInfo) Size() int64        { return 0 }
-func (i fileInfo) ModTime() time.Time { return time.Time{} }
-func (i fileInfo) IsDir() bool        { return i.dir }
-func (i fileInfo) Sys() any           { return nil }
-func (i fileInfo) Mode() fs.FileMode {
-	if i.dir {
-		return fs.ModeDir
-	}
-	return 0
-}
-
-func loadChart(folder Folder, files map[string][]byte) (*chart.Chart, error) {
-	var buffered []*loader.BufferedFile
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		buffered = append(buffered, &loader.BufferedFile{Name: name, Data: files[name]})
-	}
-	loaded, err := loader.LoadFiles(buffered)
-	if err != nil {
-		return nil, fmt.Errorf("chart %s: %w", folder.Path, err)
-	}
-	if loaded.Metadata.Type == "library" {
-		return nil, fmt.Errorf("%s: is a library chart, which cannot be installed", path.Join(folder.Path, chartFile))
-	}
-	for _, dependency := range loaded.Metadata.Dependencies {
-		if !slices.ContainsFunc(loaded.Dependencies(), func(c *chart.Chart) bool { return c.Name() == dependency.Name }) {
-			return nil, fmt.Errorf("%s: the dependency %q is not in charts/; run: helm dependency build %s, and commit what it fetched",
-				path.Join(folder.Path, chartFile), dependency.Name, folder.Path)
-		}
-	}
-	return loaded, nil
-}
-
-// renderChart returns objects in the order of their files. The chart is loaded anew, because rendering changes it.
-func renderChart(folder Folder, files map[string][]byte, release Release) (Objects, error) {
-	loaded, err := loadChart(folder, files)
+// render returns objects in the order of their files. The chart is loaded anew, because rendering changes it.
+func (c Chart) render(release Release) (Objects, error) {
+	loaded, err := c.load()
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) error { return fmt.Errorf("chart %s: %w", folder.Path, oneLine(err)) }
+	fail := func(err error) error { return fmt.Errorf("chart %s: %w", c.Where, oneLine(err)) }
 	version, err := chartutil.ParseKubeVersion(KubeVersion)
 	if err != nil {
 		return nil, fail(err)
@@ -235,7 +139,7 @@ func renderChart(folder Folder, files map[string][]byte, release Release) (Objec
 		objects = append(objects, found...)
 	}
 	if err := errors.Join(findings...); err != nil {
-		return nil, fmt.Errorf("chart %s: %w", folder.Path, err)
+		return nil, fmt.Errorf("chart %s: %w", c.Where, err)
 	}
 	return objects, nil
 }

@@ -42,6 +42,15 @@ func trap(t *testing.T) string {
 	return server.URL
 }
 
+func readChart(t *testing.T, files map[string]string) Chart {
+	t.Helper()
+	read, err := ReadChart(folder(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read
+}
+
 const service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n"
 
 func TestHostileKustomizations(t *testing.T) {
@@ -101,7 +110,7 @@ func TestHostileKustomizations(t *testing.T) {
 			if err := os.Symlink("/etc/passwd", filepath.Join(f.Root, "web", "link")); err != nil {
 				t.Fatal(err)
 			}
-			objects, err := Kustomize(f)
+			objects, err := Kustomize(f, KustomizeOptions{})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %d objects, %v, want %q", len(objects), err, test.want)
 			}
@@ -124,7 +133,7 @@ func TestKustomizeInsideOfTheSource(t *testing.T) {
 	if err := os.Symlink("../elsewhere/deep", filepath.Join(f.Root, "web", "real")); err != nil {
 		t.Fatal(err)
 	}
-	objects, err := Kustomize(f)
+	objects, err := Kustomize(f, KustomizeOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +174,7 @@ func TestHostileCharts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			files := helmChart("templates/a.yaml", strings.ReplaceAll(configMap, "VALUE", template))
 			files["secret.txt"] = "s3cret"
-			objects, err := Template(folder(t, files), Release{Name: "r"})
+			objects, err := Template(readChart(t, files), Release{Name: "r"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,7 +196,7 @@ func TestHostileCharts(t *testing.T) {
 	}
 	for _, test := range loud {
 		t.Run(test.name, func(t *testing.T) {
-			objects, err := Template(folder(t, test.files), Release{Name: "r"})
+			objects, err := Template(readChart(t, test.files), Release{Name: "r"})
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "s3cret") {
 				t.Errorf("got %v, %v, want %q", objects, err, test.want)
 			}
@@ -201,7 +210,7 @@ func TestHostileCharts(t *testing.T) {
 	} {
 		t.Run("schema "+name, func(t *testing.T) {
 			files := helmChart("values.yaml", "a: b\n", "values.schema.json", schema, "templates/a.yaml", strings.ReplaceAll(configMap, "VALUE", "x"))
-			if _, err := Template(folder(t, files), Release{Name: "r"}); err != nil {
+			if _, err := Template(readChart(t, files), Release{Name: "r"}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -213,16 +222,16 @@ func TestHooksAreLeftOut(t *testing.T) {
 		return "apiVersion: v1\nkind: A\nmetadata: {name: " + name + ", annotations: {helm.sh/hook: " + hook + "}}\n"
 	}
 	files := helmChart("templates/a.yaml", service, "templates/test.yaml", hook("t", "test"), "crds/a.yaml", strings.ReplaceAll(service, "name: a", "name: crd"))
-	objects, err := Template(folder(t, files), Release{Name: "r", SkipCRDs: true})
+	objects, err := Template(readChart(t, files), Release{Name: "r", SkipCRDs: true})
 	if err != nil || len(objects) != 1 {
 		t.Errorf("got %v, %v", objects, err)
 	}
 	files["web/templates/hook.yaml"] = hook("h", "post-install")
-	objects, err = Template(folder(t, files), Release{Name: "r", DisableHooks: true})
+	objects, err = Template(readChart(t, files), Release{Name: "r", DisableHooks: true})
 	if err != nil || len(objects) != 2 {
 		t.Errorf("got %v, %v", objects, err)
 	}
-	objects, err = Try(folder(t, files), Release{Name: "r"})
+	objects, err = Try(readChart(t, files), Release{Name: "r"})
 	if err != nil || len(objects) != 4 {
 		t.Errorf("got %v, %v", objects, err)
 	}
@@ -238,7 +247,7 @@ func TestSubcharts(t *testing.T) {
 		1: {"sub": map[string]any{"name": "x"}},
 		0: {"sub": map[string]any{"enabled": false}},
 	} {
-		objects, err := Template(folder(t, files), Release{Name: "r", Values: values})
+		objects, err := Template(readChart(t, files), Release{Name: "r", Values: values})
 		if err != nil || len(objects) != want {
 			t.Errorf("got %v, %v, want %d", objects, err, want)
 		}

@@ -4,25 +4,88 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+
+	"k8s.io/client-go/util/jsonpath"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
 var containerFields = []string{"containers", "initContainers", "ephemeralContainers"}
 
-// Images finds the container images that the objects name, wherever a pod is specified, sorted by reference.
-func (o Objects) Images() []v1alpha1.Image {
+// knownRules are for custom resources that many clusters have.
+var knownRules = []v1alpha1.ImageRule{
+	{APIVersion: "monitoring.coreos.com/*", Kind: "Prometheus", Paths: []string{".spec.image", ".spec.thanos.image"}},
+	{APIVersion: "monitoring.coreos.com/*", Kind: "Alertmanager", Paths: []string{".spec.image"}},
+	{APIVersion: "monitoring.coreos.com/*", Kind: "ThanosRuler", Paths: []string{".spec.image"}},
+	{APIVersion: "postgresql.cnpg.io/*", Kind: "Cluster", Paths: []string{".spec.imageName"}},
+}
+
+// Images finds the container images that the objects name, wherever a pod is specified and where the rules say, sorted
+// by reference.
+func (o Objects) Images(rules []v1alpha1.ImageRule) ([]v1alpha1.Image, error) {
 	found := map[string][]string{}
+	rules = slices.Concat(knownRules, rules)
 	for _, object := range o {
-		walkImages(object.Object, "", func(reference, place string) {
-			found[reference] = append(found[reference], fmt.Sprintf("%s: %s", object, place))
-		})
+		add := func(reference, place string) {
+			from := fmt.Sprintf("%s: %s", object, place)
+			if !slices.Contains(found[reference], from) {
+				found[reference] = append(found[reference], from)
+			}
+		}
+		walkImages(object.Object, "", add)
+		for _, rule := range rules {
+			if err := ruledImages(object, rule, add); err != nil {
+				return nil, err
+			}
+		}
 	}
 	var images []v1alpha1.Image
 	for _, reference := range slices.Sorted(maps.Keys(found)) {
 		images = append(images, v1alpha1.Image{Reference: reference, From: found[reference]})
 	}
-	return images
+	return images, nil
+}
+
+func ruledImages(object Object, rule v1alpha1.ImageRule, add func(reference, place string)) error {
+	group, anyVersion := strings.CutSuffix(rule.APIVersion, "/*")
+	switch {
+	case object.GetKind() != rule.Kind,
+		anyVersion && object.GroupVersionKind().Group != group,
+		!anyVersion && rule.APIVersion != "" && object.GetAPIVersion() != rule.APIVersion:
+		return nil
+	}
+	for _, text := range rule.Paths {
+		path, err := ParsePath(text)
+		if err != nil {
+			return err
+		}
+		results, err := path.FindResults(object.Object)
+		if err != nil {
+			return fmt.Errorf("%s: image rule %s %s: %w", object.From, rule.Kind, text, err)
+		}
+		for _, result := range results {
+			for _, value := range result {
+				if reference, isString := value.Interface().(string); isString && reference != "" {
+					add(reference, strings.TrimPrefix(strings.Trim(text, "{}"), "."))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// ParsePath reads a JSON path as kubectl does, with or without braces.
+func ParsePath(text string) (*jsonpath.JSONPath, error) {
+	path := jsonpath.New("image rule").AllowMissingKeys(true)
+	braced := text
+	if !strings.HasPrefix(braced, "{") {
+		braced = "{" + braced + "}"
+	}
+	if err := path.Parse(braced); err != nil {
+		return nil, fmt.Errorf("image rule: path %q: %w", text, err)
+	}
+	return path, nil
 }
 
 func walkImages(value any, place string, add func(reference, place string)) {

@@ -22,9 +22,21 @@ var KustomizationFiles = []string{"kustomization.yaml", "kustomization.yml", "Ku
 // kustomizing guards Kustomize's OpenAPI schema, which is global.
 var kustomizing sync.Mutex
 
-// Kustomize builds the kustomization in a folder. It may use files of the whole checkout, but nothing remote, no
-// plugins and no Helm.
-func Kustomize(folder Folder) (Objects, error) {
+// RenderedFiles are the names under which a kustomization may list what a chart rendered, among its resources. One that
+// lists neither gets the first. The second is Rancher Fleet's.
+var RenderedFiles = []string{"rendered-chart.yaml", "fleet-manifests.yaml"}
+
+// KustomizeOptions are what a kustomization uses that is not in its checkout.
+type KustomizeOptions struct {
+	// Rendered is what a chart made, for the kustomization to change; nil when there is none.
+	Rendered Objects
+	// Bases are what remote bases make, by their URL as kustomizations name it. Others are refused.
+	Bases map[string]Objects
+}
+
+// Kustomize builds the kustomization in a folder. It may use files of the whole checkout, but nothing remote beside
+// opts.Bases, no plugins and no Helm.
+func Kustomize(folder Folder, opts KustomizeOptions) (Objects, error) {
 	root, err := os.OpenRoot(folder.Root)
 	if err != nil {
 		return nil, err
@@ -43,6 +55,9 @@ func Kustomize(folder Folder) (Objects, error) {
 	}
 	if name == "" {
 		return nil, fmt.Errorf("%s: no kustomization.yaml; add one, or change spec.kustomize.path", folder.Path)
+	}
+	if err := files.add(name, opts); err != nil {
+		return nil, err
 	}
 	options := krusty.MakeDefaultOptions()
 	// Files of the whole checkout may be used; checkoutFS is the limit.
@@ -121,7 +136,8 @@ func (c *checkoutFS) checkKustomization(file string, data []byte) error {
 			continue
 		}
 		if remote(entry) {
-			return fmt.Errorf("%s: %q is remote; copy it into the repository, so that what is rendered is what was reviewed", file, entry)
+			return fmt.Errorf("%s: %q is remote; copy it into the repository, so that what is rendered is what was reviewed, "+
+				"or allow its repository in remoteBases of the source", file, entry)
 		}
 		switch err := c.stat(path.Join("/", path.Dir(file), entry)); {
 		case errors.Is(err, fs.ErrNotExist):

@@ -6,7 +6,10 @@ import (
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/Masterminds/semver/v3"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
@@ -91,16 +94,41 @@ func parseAddress(raw string) (address, error) {
 
 func checkRef(ref v1alpha1.GitRef) error {
 	set := 0
-	for _, value := range []string{ref.Branch, ref.Tag, ref.Commit} {
+	for _, value := range []string{ref.Branch, ref.Tag, ref.Semver, ref.Commit} {
 		if value != "" {
 			set++
 		}
 	}
 	if set > 1 {
-		return errors.New("ref names more than one of branch, tag and commit; keep one")
+		return errors.New("ref names more than one of branch, tag, semver and commit; keep one")
 	}
 	if ref.Commit != "" && !fullHash.MatchString(ref.Commit) {
 		return fmt.Errorf("ref.commit %q is not a full hash; write all 40 hexadecimal digits in lower case", ref.Commit)
 	}
+	if ref.Semver != "" {
+		if _, err := semver.NewConstraint(ref.Semver); err != nil {
+			return fmt.Errorf("ref.semver %q is no range of versions: %w", ref.Semver, err)
+		}
+	}
 	return nil
+}
+
+// HighestVersion returns the tag with the highest version within a range, such as ">=1.4 <2"; empty when there is none.
+// Tags that are no versions don't count. Of two spellings of one version the first by name is taken.
+func HighestVersion(tags []string, within string) (string, error) {
+	constraint, err := semver.NewConstraint(within)
+	if err != nil {
+		return "", fmt.Errorf("%q is no range of versions: %w", within, err)
+	}
+	var best *semver.Version
+	for _, tag := range slices.Sorted(slices.Values(tags)) {
+		version, err := semver.NewVersion(tag)
+		if err == nil && constraint.Check(version) && (best == nil || version.GreaterThan(best)) {
+			best = version
+		}
+	}
+	if best == nil {
+		return "", nil
+	}
+	return best.Original(), nil
 }

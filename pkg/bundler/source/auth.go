@@ -2,6 +2,7 @@ package source
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,16 +35,19 @@ type Auth struct {
 	KnownHosts []string
 	// CAFile holds certificates that https servers may be signed by, besides the system's.
 	CAFile string
+	// GitHubApp is used for its host, before everything else; nil for none.
+	GitHubApp *GitHubApp
 }
 
 // AuthFromEnvironment reads PINNACE_GIT_USERNAME, PINNACE_GIT_TOKEN, PINNACE_GIT_HOST, PINNACE_GIT_CREDENTIALS (a file),
-// PINNACE_GIT_SSH_KEY, PINNACE_GIT_SSH_PASSPHRASE, PINNACE_GIT_KNOWN_HOSTS and PINNACE_GIT_CA_FILE, and names the files
-// of git, curl and ssh below home.
+// PINNACE_GIT_SSH_KEY, PINNACE_GIT_SSH_PASSPHRASE, PINNACE_GIT_KNOWN_HOSTS and PINNACE_GIT_CA_FILE, what
+// [GitHubAppFromEnvironment] does, and names the files of git, curl and ssh below home.
 func AuthFromEnvironment(getenv func(string) string, home string) Auth {
 	auth := Auth{
 		Username: getenv("PINNACE_GIT_USERNAME"), Token: getenv("PINNACE_GIT_TOKEN"), Host: getenv("PINNACE_GIT_HOST"),
 		SSHKeyPassphrase: getenv("PINNACE_GIT_SSH_PASSPHRASE"), CAFile: getenv("PINNACE_GIT_CA_FILE"),
 	}
+	auth.GitHubApp = GitHubAppFromEnvironment(getenv)
 	below := func(name string) []string {
 		if home == "" {
 			return nil
@@ -72,11 +76,18 @@ func AuthFromEnvironment(getenv func(string) string, home string) Auth {
 	return auth
 }
 
-func (a Auth) method(to address) (transport.AuthMethod, error) {
+func (a Auth) method(ctx context.Context, to address) (transport.AuthMethod, error) {
 	switch to.scheme {
 	case "ssh":
 		return a.ssh(to)
 	case "http", "https":
+		if a.GitHubApp.covers(to) {
+			token, err := a.GitHubApp.token(ctx, to)
+			if err != nil {
+				return nil, err
+			}
+			return &githttp.BasicAuth{Username: githubUser, Password: token}, nil
+		}
 		username, password, err := a.basic(to)
 		if err != nil || password == "" && username == "" {
 			return nil, err
@@ -84,6 +95,19 @@ func (a Auth) method(to address) (transport.AuthMethod, error) {
 		return &githttp.BasicAuth{Username: username, Password: password}, nil
 	}
 	return nil, nil
+}
+
+// Basic returns the user and password for an https URL that is no Git repository, such as a chart repository's, from the
+// files; both are empty where there are none.
+func (a Auth) Basic(location string) (username, password string, err error) {
+	parsed, err := url.Parse(location)
+	if err != nil || parsed.Scheme != "https" {
+		return "", "", nil
+	}
+	to := address{scheme: parsed.Scheme, host: strings.TrimSuffix(strings.ToLower(parsed.Host), ":443")}
+	to.identity = to.scheme + "://" + to.host + parsed.Path
+	a.Token = ""
+	return a.basic(to)
 }
 
 func (a Auth) basic(to address) (username, password string, err error) {

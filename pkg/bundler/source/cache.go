@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 const (
@@ -19,6 +21,9 @@ const (
 	keepLast = 3
 	// checkoutMode hides private repositories from other users.
 	checkoutMode = 0o700
+
+	// Working folders, and objects that may be signed.
+	workPrefix, objectPrefix = "tmp-", "obj-"
 )
 
 // cache keeps one repository's checkouts: <dir>/<hash of the repository>/<commit>. A checkout appears complete, by
@@ -41,12 +46,44 @@ func (c cache) lookup(commit string) (string, bool) {
 	return dir, true
 }
 
+// signed returns the objects of a revision that was fetched before. They are checked when they are used.
+func (c cache) signed(rev revision) (signed, error) {
+	out := signed{commitHash: rev.commit, tagHash: rev.tag, tagName: rev.name.Short()}
+	var err error
+	if out.commit, err = c.object(rev.commit); err != nil {
+		return out, err
+	}
+	if rev.tag != "" {
+		out.tag, err = c.object(rev.tag)
+	}
+	return out, err
+}
+
+func (c cache) object(hash string) ([]byte, error) {
+	file := filepath.Join(c.folder(), objectPrefix+hash)
+	now := time.Now()
+	_ = os.Chtimes(file, now, now)
+	return os.ReadFile(file)
+}
+
+func (c cache) keepSigned(objects signed) error {
+	for hash, data := range map[string][]byte{objects.commitHash: objects.commit, objects.tagHash: objects.tag} {
+		if hash == "" {
+			continue
+		}
+		if err := renameio.WriteFile(filepath.Join(c.folder(), objectPrefix+hash), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fill calls fetch with an empty folder and keeps what it put into tree/ below that, under the commit it returns.
 func (c cache) fill(fetch func(work string) (commit string, err error)) (dir, commit string, err error) {
 	if err := os.MkdirAll(c.folder(), checkoutMode); err != nil {
 		return "", "", fmt.Errorf("cache of checkouts: %w", err)
 	}
-	work, err := os.MkdirTemp(c.folder(), "tmp-")
+	work, err := os.MkdirTemp(c.folder(), workPrefix)
 	if err != nil {
 		return "", "", fmt.Errorf("cache of checkouts: %w", err)
 	}
@@ -83,7 +120,7 @@ func (c cache) clean(keep string) {
 			}
 			continue
 		}
-		if !strings.HasPrefix(entry.Name(), "tmp-") {
+		if !passing(entry.Name()) {
 			checkouts++
 		}
 		path := filepath.Join(c.folder(), entry.Name())
@@ -93,8 +130,7 @@ func (c cache) clean(keep string) {
 	}
 	slices.SortFunc(old, func(a, b candidate) int { return a.used.Compare(b.used) })
 	for _, victim := range old {
-		temporary := strings.HasPrefix(filepath.Base(victim.path), "tmp-")
-		if !temporary {
+		if !passing(filepath.Base(victim.path)) {
 			if checkouts <= keepLast {
 				continue
 			}
@@ -102,4 +138,9 @@ func (c cache) clean(keep string) {
 		}
 		_ = os.RemoveAll(victim.path)
 	}
+}
+
+// passing reports whether an entry is no checkout.
+func passing(name string) bool {
+	return strings.HasPrefix(name, workPrefix) || strings.HasPrefix(name, objectPrefix)
 }

@@ -114,7 +114,7 @@ func TestQuota(t *testing.T) {
 			t.Fatal(err)
 		}
 		for quota, want := range map[int64]error{50_000: ErrRefused, 200_000: nil} {
-			r, err := newRemote(to, Auth{})
+			r, err := newRemote(t.Context(), to, Auth{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +123,7 @@ func TestQuota(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.fetch(t.Context(), rev, t.TempDir()); !errors.Is(err, want) {
+			if _, _, err := r.fetch(t.Context(), rev, t.TempDir()); !errors.Is(err, want) {
 				t.Errorf("%s, %d bytes: got %v, want %v", url, quota, err, want)
 			}
 		}

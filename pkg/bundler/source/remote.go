@@ -40,8 +40,11 @@ type remote struct {
 	quota    int64 // bytes that are fetched at most
 }
 
-func newRemote(a address, auth Auth) (*remote, error) {
-	method, err := auth.method(a)
+func newRemote(ctx context.Context, a address, auth Auth) (*remote, error) {
+	method, err := auth.method(ctx, a)
+	if failure := (*Error)(nil); errors.As(err, &failure) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, &Error{URL: a.identity, Kind: ErrUnauthorized, Err: err}
 	}
@@ -58,6 +61,10 @@ func newRemote(a address, auth Auth) (*remote, error) {
 type revision struct {
 	name   plumbing.ReferenceName
 	commit string
+	// tag is the hash of the annotated tag that leads to the commit; empty when none does.
+	tag string
+	// version is the tag that a range means.
+	version string
 }
 
 // resolve lists the references once. A commit needs no listing.
@@ -76,10 +83,17 @@ func (r *remote) resolve(ctx context.Context, ref v1alpha1.GitRef) (revision, er
 	for _, reference := range references {
 		byName[reference.Name()] = reference
 	}
-	name, what := plumbing.HEAD, "HEAD"
+	name, what, chosen := plumbing.HEAD, "HEAD", ""
 	switch {
 	case ref.Branch != "":
 		name, what = plumbing.NewBranchReferenceName(ref.Branch), fmt.Sprintf("branch %q", ref.Branch)
+	case ref.Semver != "":
+		version, err := highestTag(byName, ref.Semver)
+		if err != nil {
+			return revision{}, err
+		}
+		name, what = plumbing.NewTagReferenceName(version), fmt.Sprintf("tag within %q", ref.Semver)
+		chosen = version
 	case ref.Tag != "":
 		name, what = plumbing.NewTagReferenceName(ref.Tag), fmt.Sprintf("tag %q", ref.Tag)
 	default:
@@ -94,11 +108,23 @@ func (r *remote) resolve(ctx context.Context, ref v1alpha1.GitRef) (revision, er
 			Act: "push it or change git.ref of the source" + similar(name, byName),
 		}
 	}
+	out := revision{name: name, commit: reference.Hash().String(), version: chosen}
 	// An annotated tag points at a tag object; what it peels to is the commit.
 	if peeled := byName[name+"^{}"]; peeled != nil {
-		reference = peeled
+		out.tag, out.commit = out.commit, peeled.Hash().String()
 	}
-	return revision{name: name, commit: reference.Hash().String()}, nil
+	return out, nil
+}
+
+// highestTag returns the tag that a range means; a name that no tag has when there is none.
+func highestTag(all map[plumbing.ReferenceName]*plumbing.Reference, within string) (string, error) {
+	var tags []string
+	for name := range all {
+		if name.IsTag() && !strings.HasSuffix(string(name), "^{}") {
+			tags = append(tags, name.Short())
+		}
+	}
+	return HighestVersion(tags, within)
 }
 
 func similar(name plumbing.ReferenceName, all map[plumbing.ReferenceName]*plumbing.Reference) string {
@@ -115,17 +141,17 @@ func similar(name plumbing.ReferenceName, all map[plumbing.ReferenceName]*plumbi
 
 // fetch gets the revision, shallow where the server can, writes its files to work/tree and returns the commit. The
 // commit differs from the revision's when the branch moved in the meantime.
-func (r *remote) fetch(ctx context.Context, rev revision, work string) (string, error) {
+func (r *remote) fetch(ctx context.Context, rev revision, work string) (string, signed, error) {
 	disk := newQuotaFS(osfs.New(filepath.Join(work, gitDir)), r.quota)
 	storage := filesystem.NewStorage(disk, gitcache.NewObjectLRUDefault())
 	defer func() { _ = storage.Close() }()
 	repository, err := git.Init(storage, nil)
 	if err != nil {
-		return "", fmt.Errorf("cache of checkouts: %w", err)
+		return "", signed{}, fmt.Errorf("cache of checkouts: %w", err)
 	}
 	origin, err := repository.CreateRemote(&config.RemoteConfig{Name: "origin", URLs: []string{r.address.url}})
 	if err != nil {
-		return "", r.fail(ctx, err)
+		return "", signed{}, r.fail(ctx, err)
 	}
 	get := func(depth int, specs ...config.RefSpec) error {
 		return origin.FetchContext(ctx, &git.FetchOptions{
@@ -135,33 +161,38 @@ func (r *remote) fetch(ctx context.Context, rev revision, work string) (string, 
 	hash := plumbing.NewHash(rev.commit)
 	if rev.name != "" {
 		if err := get(1, config.RefSpec("+"+rev.name+":"+fetched)); err != nil {
-			return "", r.fail(ctx, err)
+			return "", signed{}, r.fail(ctx, err)
 		}
 		reference, err := repository.Reference(fetched, true)
 		if err != nil {
-			return "", r.fail(ctx, err)
+			return "", signed{}, r.fail(ctx, err)
 		}
 		hash = reference.Hash()
 	} else if err := get(1, config.RefSpec(rev.commit+":"+fetched.String())); err != nil {
 		// Servers hand out single commits only where they are set up to, and say so in many ways.
 		if failure := r.classify(err); ctx.Err() != nil || failure != nil {
-			return "", r.fail(ctx, err)
+			return "", signed{}, r.fail(ctx, err)
 		}
 		if err := get(0, "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"); err != nil {
-			return "", r.fail(ctx, err)
+			return "", signed{}, r.fail(ctx, err)
 		}
 	}
 	commit, err := peel(repository, hash)
 	if err != nil {
-		return "", &Error{
+		return "", signed{}, &Error{
 			URL: r.address.identity, Kind: ErrNotFound, Err: fmt.Errorf("commit %s: %w", hash, err),
 			Act: "push it to a branch or a tag, or change git.ref of the source",
 		}
 	}
 	if err := export(ctx, commit, filepath.Join(work, treeDir)); err != nil {
-		return "", &Error{URL: r.address.identity, Kind: ErrRefused, Err: err}
+		return "", signed{}, &Error{URL: r.address.identity, Kind: ErrRefused, Err: err}
 	}
-	return commit.Hash.String(), nil
+	objects, err := signedObjects(repository, hash, commit)
+	if err != nil {
+		return "", signed{}, r.fail(ctx, err)
+	}
+	objects.tagName = rev.name.Short()
+	return commit.Hash.String(), objects, nil
 }
 
 func peel(repository *git.Repository, hash plumbing.Hash) (*object.Commit, error) {

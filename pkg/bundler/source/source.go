@@ -40,6 +40,8 @@ type Tree struct {
 	// Repository identifies where it came from: the URL without user, password, default port and .git; empty for a
 	// local folder.
 	Repository string
+	// Version is the tag that a range of versions meant; empty for others.
+	Version string
 	// Cached is true when nothing was fetched.
 	Cached bool
 }
@@ -135,7 +137,11 @@ func checkout(ctx context.Context, git v1alpha1.GitSource, opts Options) (Tree, 
 	if err := checkRef(git.Ref); err != nil {
 		return Tree{}, &Error{URL: address.identity, Kind: ErrRefused, Err: err}
 	}
-	remote, err := newRemote(address, opts.Auth)
+	verify, err := newVerifier(git.Verify, opts.Fleet.Dir)
+	if err != nil {
+		return Tree{}, &Error{URL: address.identity, Kind: ErrRefused, Err: err}
+	}
+	remote, err := newRemote(ctx, address, opts.Auth)
 	if err != nil {
 		return Tree{}, err
 	}
@@ -143,13 +149,41 @@ func checkout(ctx context.Context, git v1alpha1.GitSource, opts Options) (Tree, 
 	if err != nil {
 		return Tree{}, err
 	}
+	tree := Tree{Commit: revision.commit, Repository: address.identity, Version: revision.version, Cached: true}
 	store := cache{dir: opts.CacheDir, repository: address.identity}
-	if dir, found := store.lookup(revision.commit); found {
-		return Tree{Dir: dir, Commit: revision.commit, Repository: address.identity, Cached: true}, nil
+	var found bool
+	if tree.Dir, found = store.lookup(revision.commit); found {
+		if verify == nil {
+			return tree, nil
+		}
+		if signed, err := store.signed(revision); err == nil {
+			return tree, verify.check(address.identity, signed)
+		}
 	}
-	dir, commit, err := store.fill(func(work string) (string, error) { return remote.fetch(ctx, revision, work) })
+	var signed signed
+	tree.Cached = false
+	tree.Dir, tree.Commit, err = store.fill(func(work string) (commit string, err error) {
+		if commit, signed, err = remote.fetch(ctx, revision, work); err != nil {
+			return "", err
+		}
+		return commit, verify.check(address.identity, signed)
+	})
 	if err != nil {
 		return Tree{}, err
 	}
-	return Tree{Dir: dir, Commit: commit, Repository: address.identity}, nil
+	if verify != nil {
+		// Without them the next checkout fetches again.
+		_ = store.keepSigned(signed)
+	}
+	return tree, nil
+}
+
+// Cached returns a repository's checkout at a commit when it is on disk. Nobody is asked.
+func Cached(git v1alpha1.GitSource, commit string, opts Options) (Tree, bool) {
+	address, err := parseAddress(git.URL)
+	if err != nil || opts.CacheDir == "" || !fullHash.MatchString(commit) {
+		return Tree{}, false
+	}
+	dir, found := cache{dir: opts.CacheDir, repository: address.identity}.lookup(commit)
+	return Tree{Dir: dir, Commit: commit, Repository: address.identity, Cached: true}, found
 }

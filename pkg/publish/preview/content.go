@@ -1,9 +1,7 @@
 package preview
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -12,7 +10,6 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler/render"
 	"pinnace.dev/pinnace/pkg/manifests"
-	"pinnace.dev/pinnace/pkg/oci/archive"
 )
 
 // Random stands for what a chart makes anew each time that it is rendered.
@@ -24,23 +21,15 @@ func Objects(bundle v1alpha1.TargetBundle, layer []byte) ([]*unstructured.Unstru
 	if bundle.Method != v1alpha1.MethodRelease {
 		return manifests.Read(layer)
 	}
-	dir, err := os.MkdirTemp("", "pinnace-preview-")
+	chart, err := render.OpenChart(bundle.Name, layer)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	if err := archive.Extract(bytes.NewReader(layer), archive.Limits{}, dir); err != nil {
-		return nil, err
-	}
-	chart, err := onlyFolder(dir)
-	if err != nil {
-		return nil, err
-	}
-	return renderChart(render.Folder{Root: dir, Path: chart}, bundle)
+	return renderChart(chart, bundle)
 }
 
 // renderChart renders twice, to tell what is random from what changed.
-func renderChart(chart render.Folder, bundle v1alpha1.TargetBundle) ([]*unstructured.Unstructured, error) {
+func renderChart(chart render.Chart, bundle v1alpha1.TargetBundle) ([]*unstructured.Unstructured, error) {
 	release := render.Release{Namespace: bundle.Namespace}
 	if spec := bundle.Release; spec != nil {
 		release.Name = spec.Name
@@ -88,16 +77,4 @@ func steady(one, other any) any {
 		return one
 	}
 	return Random
-}
-
-// onlyFolder returns the folder of a packed chart.
-func onlyFolder(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	if len(entries) != 1 || !entries[0].IsDir() {
-		return "", fmt.Errorf("the chart's archive holds %d entries, want its folder", len(entries))
-	}
-	return entries[0].Name(), nil
 }
