@@ -245,3 +245,21 @@ func TestEnvelope(t *testing.T) {
 		t.Error("a changed payload was opened")
 	}
 }
+
+// wantReason verifies and compares the refusal's reason; empty for none.
+func wantReason(t *testing.T, verifier *signing.Verifier, repo oci.Repository, desc ocispec.Descriptor, want signing.Reason) {
+	t.Helper()
+	_, err := verifier.Verify(t.Context(), repo, "bundles/web", desc)
+	var refusal *signing.Error
+	if err != nil && !errors.As(err, &refusal) {
+		t.Errorf("got %v, want reason %q", err, want)
+		return
+	}
+	var got signing.Reason
+	if refusal != nil {
+		got = refusal.Reason
+	}
+	if got != want {
+		t.Errorf("got %v, want reason %q", err, want)
+	}
+}

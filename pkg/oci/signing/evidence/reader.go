@@ -66,17 +66,16 @@ func (r *Reader) Referrers(ctx context.Context) ([]*Proof, error) {
 	}
 	var proofs []*Proof
 	for _, desc := range list {
-		inBundle := strings.HasPrefix(desc.ArtifactType, bundlePrefix)
 		predicate := desc.Annotations[AnnotationPredicate]
 		switch {
-		case !inBundle && desc.ArtifactType != ArtifactTypeSignature && desc.ArtifactType != artifactTypeAttest:
+		case !mayProve(desc.ArtifactType):
 			continue // SBOMs and whatever else names the subject
-		case inBundle && predicate != "" && r.wanted != nil && !r.wanted(predicate):
+		case predicate != "" && r.wanted != nil && !r.wanted(predicate):
 			continue
 		case len(proofs) >= MaxProofs:
 			return proofs, nil
 		}
-		found, err := r.referrer(ctx, desc, inBundle)
+		found, err := r.referrer(ctx, desc)
 		if err != nil {
 			return proofs, err
 		}
@@ -85,36 +84,35 @@ func (r *Reader) Referrers(ctx context.Context) ([]*Proof, error) {
 	return proofs, nil
 }
 
-func (r *Reader) referrer(ctx context.Context, desc ocispec.Descriptor, inBundle bool) ([]*Proof, error) {
+// mayProve says whether a referrer of that type may be a signature or an attestation. Indexes that clients keep for
+// registries without the referrers API may hold the config's type, which for a bundle of stock cosign says nothing.
+func mayProve(artifactType string) bool {
+	switch artifactType {
+	case "", ocispec.MediaTypeEmptyJSON, ocispec.MediaTypeImageConfig, ArtifactTypeSignature, artifactTypeAttest:
+		return true
+	}
+	return strings.HasPrefix(artifactType, bundlePrefix)
+}
+
+func (r *Reader) referrer(ctx context.Context, desc ocispec.Descriptor) ([]*Proof, error) {
 	place := oci.Attached{Descriptor: desc}
-	format := FormatReferrer
-	if inBundle {
-		format = FormatBundle
-	}
-	broken := func(err error) []*Proof {
-		return []*Proof{{Format: format, Manifest: place, subject: r.subject.Digest, content: &signature{}, broken: err}}
-	}
 	data, err := oci.ReadAll(ctx, r.repo, desc, oci.MaxManifest)
+	var manifest ocispec.Manifest
+	if err == nil {
+		manifest, err = parseManifest(data)
+	}
 	if permanent(err) {
-		return broken(err), nil
+		broken := &Proof{Format: FormatReferrer, Manifest: place, subject: r.subject.Digest, content: &signature{}, broken: err}
+		return []*Proof{broken}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := parseManifest(data)
-	if err != nil {
-		return broken(err), nil
+	proofs := r.layers(FormatReferrer, place, manifest)
+	if len(proofs) > 0 {
+		r.evidence = append(r.evidence, place)
 	}
-	r.evidence = append(r.evidence, place)
-	if !inBundle {
-		return r.layers(format, place, manifest), nil
-	}
-	if len(manifest.Layers) != 1 {
-		return broken(fmt.Errorf("%w: %d layers in a bundle's manifest, want 1", oci.ErrDamaged, len(manifest.Layers))), nil
-	}
-	return []*Proof{{
-		Format: format, Manifest: place, subject: r.subject.Digest, content: &bundled{repo: r.repo, layer: manifest.Layers[0]},
-	}}, nil
+	return proofs, nil
 }
 
 // layers turns the layers of cosign's own manifests into proofs.
@@ -131,7 +129,10 @@ func (r *Reader) layers(format Format, place oci.Attached, manifest ocispec.Mani
 		case mediaTypeEnvelope:
 			proof.content = &envelope{signature: signature{repo: r.repo, layer: layer}}
 		default:
-			continue
+			if format == FormatTag || !strings.HasPrefix(layer.MediaType, bundlePrefix) {
+				continue
+			}
+			proof.Format, proof.content = FormatBundle, &bundled{repo: r.repo, layer: layer}
 		}
 		proofs = append(proofs, proof)
 	}

@@ -34,6 +34,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 	"github.com/sigstore/sigstore-go/pkg/tlog"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
 )
 
 // Sigstore is a running Sigstore. Close it.
@@ -61,6 +62,7 @@ func Start() (*Sigstore, error) {
 		return nil, fmt.Errorf("start a sigstore: %w", err)
 	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST /api/v1/signingCert", s.certifyAsBefore)
 	mux.HandleFunc("POST /api/v2/signingCert", s.certify)
 	mux.HandleFunc("POST /api/v1/log/entries", s.enter)
 	mux.HandleFunc("POST /api/v1/timestamp", s.stamp)
@@ -150,22 +152,6 @@ func (publicKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 
 // certify is Fulcio: a certificate of ten minutes for whoever brings a token.
 func (s *Sigstore) certify(w http.ResponseWriter, r *http.Request) {
-	leaf, err := s.leaf(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	s.Certificates.Add(1)
-	chain := []string{}
-	for _, certificate := range []*x509.Certificate{leaf, s.issuer} {
-		chain = append(chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})))
-	}
-	answer(w, http.StatusOK, map[string]any{
-		"signedCertificateEmbeddedSct": map[string]any{"chain": map[string]any{"certificates": chain}},
-	})
-}
-
-func (s *Sigstore) leaf(r *http.Request) (*x509.Certificate, error) {
 	var request struct {
 		PublicKeyRequest struct {
 			PublicKey struct {
@@ -174,8 +160,41 @@ func (s *Sigstore) leaf(r *http.Request) (*x509.Certificate, error) {
 		} `json:"publicKeyRequest"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
-		return nil, err
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
 	}
+	chain, err := s.chain(r, []byte(request.PublicKeyRequest.PublicKey.Content))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{
+		"signedCertificateEmbeddedSct": map[string]any{"chain": map[string]any{"certificates": chain}},
+	})
+}
+
+// certifyAsBefore is Fulcio's first version, which stock cosign 2 speaks.
+func (s *Sigstore) certifyAsBefore(w http.ResponseWriter, r *http.Request) {
+	var request struct {
+		PublicKey struct {
+			Content []byte `json:"content"`
+		} `json:"publicKey"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	chain, err := s.chain(r, request.PublicKey.Content)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.WriteHeader(http.StatusCreated)
+	_, _ = io.WriteString(w, strings.Join(chain, ""))
+}
+
+// chain certifies a public key, PEM, for whom the request's token names: the certificate and its issuer's, PEM.
+func (s *Sigstore) chain(r *http.Request, key []byte) ([]string, error) {
 	parts := strings.Split(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), ".")
 	if len(parts) != 3 {
 		return nil, errors.New("no identity token")
@@ -191,15 +210,20 @@ func (s *Sigstore) leaf(r *http.Request) (*x509.Certificate, error) {
 	if err := json.Unmarshal(claims, &who); err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode([]byte(request.PublicKeyRequest.PublicKey.Content))
-	if block == nil {
-		return nil, errors.New("no public key")
-	}
-	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	public, err := cryptoutils.UnmarshalPEMToPublicKey(key)
 	if err != nil {
 		return nil, err
 	}
-	return s.certificate(who.Subject, who.Issuer, public, time.Now())
+	leaf, err := s.certificate(who.Subject, who.Issuer, public, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	s.Certificates.Add(1)
+	var chain []string
+	for _, certificate := range []*x509.Certificate{leaf, s.issuer} {
+		chain = append(chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})))
+	}
+	return chain, nil
 }
 
 func (s *Sigstore) certificate(subject, issuer string, public crypto.PublicKey, from time.Time) (*x509.Certificate, error) {
@@ -282,4 +306,16 @@ func answer(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(value)
+}
+
+// LogKey is the transparency log's public key, PEM.
+func (s *Sigstore) LogKey() []byte {
+	for _, log := range s.log.RekorLogs() {
+		der, err := x509.MarshalPKIXPublicKey(log.PublicKey)
+		if err != nil {
+			panic(err) // a key that was just made
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	}
+	return nil
 }
