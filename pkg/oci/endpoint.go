@@ -2,13 +2,16 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 )
 
 // Endpoint is a remote repository's HTTP API, for what [Repository] doesn't do: streams that go on where they were cut,
@@ -76,4 +79,40 @@ func OpenHost(host string, opts Options) (Registry, error) {
 		return nil, fmt.Errorf("registry %q: %w", host, err)
 	}
 	return &remoteRegistry{host: host, plainHTTP: opts.PlainHTTP, client: client}, nil
+}
+
+// maxCatalog stops catalogs that never end.
+const maxCatalog = 200_000
+
+// Catalog lists the names of a registry's repositories, relative to the prefix. ErrUnsupported where the registry
+// doesn't tell.
+//
+// See https://distribution.github.io/distribution/spec/api/#catalog
+func Catalog(ctx context.Context, reg Registry) ([]string, error) {
+	r, ok := reg.(*remoteRegistry)
+	if !ok {
+		return nil, fmt.Errorf("list repositories of %s: %w", reg, ErrUnsupported)
+	}
+	listed := remote.Registry{RepositoryOptions: remote.RepositoryOptions{
+		Client: r.client, PlainHTTP: r.plainHTTP, Reference: registry.Reference{Registry: r.host}, MaxMetadataBytes: MaxManifest,
+	}}
+	var names []string
+	err := listed.Repositories(ctx, "", func(page []string) error {
+		for _, name := range page {
+			if name, ok := strings.CutPrefix(name, r.path+"/"); ok || r.path == "" {
+				names = append(names, name)
+			}
+		}
+		if len(names) > maxCatalog {
+			return fmt.Errorf("%w: more than %d repositories", ErrTooLarge, maxCatalog)
+		}
+		return nil
+	})
+	if response := (*errcode.ErrorResponse)(nil); errors.As(err, &response) {
+		return nil, fmt.Errorf("list repositories of %s: %w: %w", reg, ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list repositories of %s: %w: %w", reg, ErrUnreachable, err)
+	}
+	return names, nil
 }

@@ -1,0 +1,89 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	// TarBlock is what a tar's headers and contents are padded to.
+	TarBlock = 512
+	// TarEnd is how many zero bytes end a tar.
+	TarEnd = 2 * TarBlock
+	// MaxTarFile is the largest file whose header is one block in every tool's eyes: 8 GiB less a byte.
+	MaxTarFile = 8<<30 - 1
+)
+
+// TarHeader returns the one block that stands before a regular file of an uncompressed tar: no time, no owner, one mode.
+// Such a tar has the same bytes every time, and the place of each file is known before it is written.
+func TarHeader(name string, size int64) ([]byte, error) {
+	if _, err := newPaths(Limits{}.withDefaults()).file(name); err != nil {
+		return nil, err
+	}
+	if size < 0 || size > MaxTarFile {
+		return nil, tooLarge(name, "%d bytes, at most %d are allowed", size, int64(MaxTarFile))
+	}
+	var header bytes.Buffer
+	err := tar.NewWriter(&header).WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR,
+	})
+	if err != nil || header.Len() != TarBlock {
+		return nil, fmt.Errorf("tar header of %q: %d bytes: %w", name, header.Len(), errors.Join(err, ErrUnsafePath))
+	}
+	return header.Bytes(), nil
+}
+
+// TarPadded is how many bytes a file's content takes in a tar.
+func TarPadded(size int64) int64 { return (size + TarBlock - 1) / TarBlock * TarBlock }
+
+// WalkTar reads an uncompressed tar from its beginning to its end and calls visit for each regular file, in order, with
+// its clean path, its size and its content, which visit reads as far as it wants. It refuses what [Walk] refuses: other
+// than regular files and folders, unsafe and repeated paths, and what is beyond the limits.
+func WalkTar(r io.Reader, limits Limits, visit func(name string, size int64, content io.Reader) error) error {
+	limits = limits.withDefaults()
+	packed := &bounded{r: r, left: limits.Packed, err: tooLarge("", "the archive has more than %d bytes", limits.Packed)}
+	archive := tar.NewReader(packed)
+	seen := newPaths(limits)
+	var unpacked int64
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return readError("", err)
+		}
+		name, err := checkHeader(header, seen)
+		if err != nil {
+			return err
+		}
+		if header.Typeflag == tar.TypeDir {
+			continue
+		}
+		if header.Size < 0 || header.Size > limits.Unpacked-unpacked {
+			return tooLarge(header.Name, "unpacks to more than %d bytes", limits.Unpacked)
+		}
+		unpacked += header.Size
+		if err := visit(name, header.Size, archive); err != nil {
+			return err
+		}
+	}
+	// Behind the end only zeros may stand: another archive could hide there.
+	rest := make([]byte, 32<<10)
+	for {
+		n, err := packed.Read(rest)
+		if len(bytes.TrimLeft(rest[:n], "\x00")) > 0 {
+			return damaged("", errors.New("there is more behind its end"))
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return readError("", err)
+		}
+	}
+}
