@@ -90,8 +90,17 @@ type nativeReferrers interface {
 	listReferrers(ctx context.Context, subject ocispec.Descriptor) (list []ocispec.Descriptor, native bool, err error)
 }
 
+// asNative looks through what only remembers.
+func asNative(repo Repository) (nativeReferrers, bool) {
+	if view, ok := repo.(*remembering); ok {
+		repo = view.Repository
+	}
+	registry, ok := repo.(nativeReferrers)
+	return registry, ok
+}
+
 func listReferrers(ctx context.Context, repo Repository, subject ocispec.Descriptor) (list []ocispec.Descriptor, native bool, err error) {
-	if registry, ok := repo.(nativeReferrers); ok {
+	if registry, ok := asNative(repo); ok {
 		list, native, err = registry.listReferrers(ctx, subject)
 		if errors.Is(err, ErrNotFound) {
 			return nil, native, nil // an absent repository holds nothing
@@ -159,7 +168,7 @@ func PushAttached(ctx context.Context, repo Repository, desc ocispec.Descriptor,
 	if err := repo.Push(ctx, desc, data); err != nil {
 		return err
 	}
-	if _, ok := repo.(nativeReferrers); ok {
+	if _, ok := asNative(repo); ok {
 		return nil // it keeps the index by itself
 	}
 	var manifest ocispec.Manifest
