@@ -94,6 +94,26 @@ func Push(ctx context.Context, repo Repository, artifact Artifact, tags ...strin
 	return desc, true, nil
 }
 
+// PushNew stores an artifact that is certainly not there, such as one with a time in it, and tags it. Its layers are
+// sent without asking; only its config, which others may share, is asked for.
+func PushNew(ctx context.Context, repo Repository, artifact Artifact, tags ...string) (ocispec.Descriptor, error) {
+	desc := artifact.Descriptor()
+	err := pushBlob(ctx, repo, artifact.config())
+	for _, layer := range artifact.Layers {
+		if err == nil {
+			err = repo.Push(ctx, layer.Descriptor(), layer.Data)
+		}
+	}
+	if err == nil {
+		manifest := artifact.Manifest()
+		err = repo.Push(ctx, manifest.Descriptor(), manifest.Data, tags...)
+	}
+	if err != nil {
+		return desc, fmt.Errorf("push to %s: %w", repo, err)
+	}
+	return desc, nil
+}
+
 func pushBlob(ctx context.Context, repo Repository, blob Blob) error {
 	exists, err := repo.Exists(ctx, blob.Descriptor())
 	if err != nil || exists {

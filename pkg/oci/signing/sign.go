@@ -110,13 +110,25 @@ func (s *Signer) format() evidence.Format {
 func (s *Signer) Sign(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor) (created bool, err error) {
 	signed, err := s.signed(ctx, repo, desc, s.format())
 	if err == nil && !signed {
-		err = s.write(ctx, repo, desc)
+		err = s.write(ctx, repo, desc, false)
 	}
 	if err != nil {
 		return false, fmt.Errorf("sign %s@%s: %w", repo, desc.Digest, err)
 	}
 	return !signed, nil
 }
+
+// SignNew signs a manifest that nobody can have signed yet: nothing is asked before. Signatures in cosign's tag layout
+// that are there nevertheless are replaced.
+func (s *Signer) SignNew(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor) error {
+	if err := s.write(ctx, repo, desc, true); err != nil {
+		return fmt.Errorf("sign %s@%s: %w", repo, desc.Digest, err)
+	}
+	return nil
+}
+
+// Batches reports whether [Signer.SignAll] signs many manifests by one signature, because one takes long.
+func (s *Signer) Batches() bool { return s.batches }
 
 // signed reports whether this signer's signature is there already, in that form and with these annotations.
 func (s *Signer) signed(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor, format evidence.Format) (bool, error) {
@@ -180,7 +192,7 @@ func (s *Signer) annotated(proof *evidence.Proof, desc ocispec.Descriptor) bool 
 	return true
 }
 
-func (s *Signer) write(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor) error {
+func (s *Signer) write(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor, isNew bool) error {
 	if s.format() == evidence.FormatBundle {
 		bundle, err := s.bundle(ctx, s.statementOf(desc))
 		if err != nil {
@@ -199,7 +211,7 @@ func (s *Signer) write(ctx context.Context, repo oci.Repository, desc ocispec.De
 	if s.format() == evidence.FormatReferrer {
 		return attachSimple(ctx, repo, desc, payload, raw)
 	}
-	return tagSimple(ctx, repo, desc, payload, raw)
+	return tagSimple(ctx, repo, desc, payload, raw, isNew)
 }
 
 // statementOf is a signature as cosign 3 writes it: a statement without a predicate, here about one or more artifacts.

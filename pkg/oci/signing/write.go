@@ -60,16 +60,18 @@ func simpleManifest(ctx context.Context, repo oci.Repository, statement, raw []b
 }
 
 // tagSimple adds a signature to those under cosign's tag.
-func tagSimple(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor, statement, raw []byte) error {
+func tagSimple(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor, statement, raw []byte, isNew bool) error {
 	tag := oci.SignatureTag(desc.Digest)
 	var before ocispec.Manifest
-	switch _, data, err := oci.FetchTagged(ctx, repo, tag); {
-	case errors.Is(err, oci.ErrNotFound):
-	case err != nil:
-		return err
-	default:
-		if err := json.Unmarshal(data, &before); err != nil {
+	if !isNew {
+		switch _, data, err := oci.FetchTagged(ctx, repo, tag); {
+		case errors.Is(err, oci.ErrNotFound):
+		case err != nil:
 			return err
+		default:
+			if err := json.Unmarshal(data, &before); err != nil {
+				return err
+			}
 		}
 	}
 	manifest, config, err := simpleManifest(ctx, repo, statement, raw)
