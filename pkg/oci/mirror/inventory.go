@@ -86,10 +86,7 @@ func (l *look) entry(ctx context.Context, repo oci.Repository, entry *Entry, tag
 	}
 	l.mu.Unlock()
 	for _, tag := range entry.Moving {
-		if _, there := slices.BinarySearch(tags, tag); !there {
-			continue
-		}
-		desc, err := repo.Resolve(ctx, tag)
+		desc, err := repo.Resolve(ctx, tag) // a list of tags doesn't say what they point at
 		if err != nil && !errors.Is(err, oci.ErrNotFound) {
 			return err
 		}

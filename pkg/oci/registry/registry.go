@@ -55,6 +55,8 @@ type Endpoint struct {
 const (
 	// drainTimeout is how long running requests may take when the registry stops.
 	drainTimeout = 10 * time.Second
+	// catalogPage is how many repositories are listed at once: none, if it weren't set.
+	catalogPage = 1000
 	// headerTimeout stops clients that open connections and say nothing.
 	headerTimeout = 30 * time.Second
 	// A receiver that is away is asked again every second from the first failure on: a notification is a hint whose
@@ -126,6 +128,7 @@ func (o Options) configuration() (*configuration.Configuration, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // crypto/rand.Read never fails
 	config.HTTP.Secret = hex.EncodeToString(secret)
+	config.Catalog.MaxEntries = catalogPage
 	config.HTTP.RelativeURLs = true // whatever name and scheme a client used, through a proxy too
 	return config, nil
 }
