@@ -165,6 +165,23 @@ func segments(pointer string) []string {
 	return parts
 }
 
+// Has says whether the object holds the field that the pointer names, or a list around it, whose items may stand
+// elsewhere in another version of the object.
+func Has(object *unstructured.Unstructured, pointer string) bool {
+	var value any = object.Object
+	for _, segment := range segments(pointer) {
+		fields, isMap := value.(map[string]any)
+		if !isMap {
+			return true
+		}
+		var ok bool
+		if value, ok = fields[segment]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // lookup returns the value that the pointer names.
 func lookup(value any, pointer string) (any, bool) {
 	for _, segment := range segments(pointer) {

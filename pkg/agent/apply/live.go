@@ -43,6 +43,8 @@ type entry struct {
 	status   status.Status
 	message  string
 	since    time.Time // of this status
+	// autoscaled: its replicas are another's.
+	autoscaled bool
 }
 
 func newTable(now func() time.Time) *table {

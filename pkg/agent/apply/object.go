@@ -52,7 +52,10 @@ func (r *run) object(ctx context.Context, object *unstructured.Unstructured) (Ac
 
 // once sends one apply, with the fields that are to be left alone taken from the live object.
 func (r *run) once(ctx context.Context, mapping Mapping, object *unstructured.Unstructured) (*unstructured.Unstructured, bool, error) {
-	pointers := IgnoredPointers(r.bundle.Options.Drift.Ignore, object)
+	pointers, err := r.ignored(ctx, object)
+	if err != nil {
+		return nil, false, err
+	}
 	if len(pointers) > 0 {
 		live, err := r.client.get(ctx, mapping, object.GetNamespace(), object.GetName(), false)
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -149,7 +152,9 @@ var tools = []ssa.FieldManager{
 	{Name: "kubectl", OperationType: metav1.ManagedFieldsOperationApply},
 	{Name: "before-first-apply", OperationType: metav1.ManagedFieldsOperationUpdate},
 	{Name: "helm", OperationType: metav1.ManagedFieldsOperationUpdate},
+	{Name: "helm", OperationType: metav1.ManagedFieldsOperationApply},
 	{Name: "fleetagent", OperationType: metav1.ManagedFieldsOperationUpdate},
+	{Name: "fleetagent", OperationType: metav1.ManagedFieldsOperationApply},
 	{Name: "kustomize-controller", OperationType: metav1.ManagedFieldsOperationApply},
 	{Name: "helm-controller", OperationType: metav1.ManagedFieldsOperationUpdate},
 	{Name: "argocd-controller", OperationType: metav1.ManagedFieldsOperationUpdate},

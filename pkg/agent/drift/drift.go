@@ -59,13 +59,22 @@ func (v Verdict) String() string {
 }
 
 // Check compares one of the bundle's objects with the cluster. What turns out to be as it should be, or ignored, is
-// accepted, so that it is no event again until somebody changes it anew.
+// accepted, so that it is no event again until somebody changes it anew. Replicas that differ are an autoscaler's where
+// one scales the object.
 func Check(ctx context.Context, applier *apply.Applier, bundle apply.Bundle, object *unstructured.Unstructured) (Verdict, error) {
 	comparison, err := applier.DryRun(ctx, bundle, object)
 	if err != nil {
 		return Verdict{}, err
 	}
-	verdict, err := Judge(comparison, bundle.Options.Drift.Ignore)
+	rules := bundle.Options.Drift.Ignore
+	verdict, err := Judge(comparison, rules)
+	if err == nil && verdict.Kind == Modified && slices.Contains(verdict.Paths, apply.Replicas) {
+		var scaled bool
+		if scaled, err = applier.Autoscaled(ctx, bundle, apply.RefOf(comparison.Desired)); scaled {
+			rules = append(slices.Clone(rules), v1alpha1.DriftIgnore{JSONPointers: []string{apply.Replicas}})
+			verdict, err = Judge(comparison, rules)
+		}
+	}
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -76,7 +85,7 @@ func Check(ctx context.Context, applier *apply.Applier, bundle apply.Bundle, obj
 }
 
 // Judge is pure: it compares the live object with what an apply would make of it. Fields that we don't apply, and the
-// status, never count.
+// status, never count: not even when a webhook makes them anew with each apply.
 func Judge(comparison apply.Comparison, rules []v1alpha1.DriftIgnore) (Verdict, error) {
 	live, merged := comparison.Live, comparison.Merged
 	if live == nil {
@@ -86,7 +95,7 @@ func Judge(comparison apply.Comparison, rules []v1alpha1.DriftIgnore) (Verdict, 
 	if other := live.GetLabels()[v1alpha1.LabelBundle]; other != "" && other != bundle {
 		return Verdict{Kind: Foreign, Manager: other}, nil
 	}
-	all, err := difference(live, merged)
+	all, err := difference(comparison.Desired, live, merged)
 	if err != nil || len(all) == 0 {
 		return Verdict{Kind: None}, err
 	}
@@ -94,6 +103,7 @@ func Judge(comparison apply.Comparison, rules []v1alpha1.DriftIgnore) (Verdict, 
 	if len(pointers) == 0 {
 		return Verdict{Kind: Modified, Paths: all, Manager: apply.Intruder(live, all)}, nil
 	}
+	pointers = apply.Expand(pointers, live, merged)
 	liveLeft, err := apply.WithoutFields(live, pointers)
 	if err != nil {
 		return Verdict{}, err
@@ -102,7 +112,7 @@ func Judge(comparison apply.Comparison, rules []v1alpha1.DriftIgnore) (Verdict, 
 	if err != nil {
 		return Verdict{}, err
 	}
-	left, err := difference(liveLeft, mergedLeft)
+	left, err := difference(comparison.Desired, liveLeft, mergedLeft)
 	switch {
 	case err != nil:
 		return Verdict{}, err
@@ -112,15 +122,18 @@ func Judge(comparison apply.Comparison, rules []v1alpha1.DriftIgnore) (Verdict, 
 	return Verdict{Kind: Modified, Paths: left, Manager: apply.Intruder(live, left)}, nil
 }
 
-// difference returns JSON pointers to what differs, metadata other than labels and annotations, and status, left out.
-func difference(live, merged *unstructured.Unstructured) ([]string, error) {
+// difference returns JSON pointers to what differs of the fields that desired has, metadata other than labels and
+// annotations, and status, left out.
+func difference(desired, live, merged *unstructured.Unstructured) ([]string, error) {
 	patch, err := jsondiff.Compare(comparable(live), comparable(merged))
 	if err != nil {
 		return nil, fmt.Errorf("compare %s: %w", apply.RefOf(live), err)
 	}
 	paths := make([]string, 0, len(patch))
 	for _, operation := range patch {
-		paths = append(paths, operation.Path)
+		if apply.Has(desired, operation.Path) {
+			paths = append(paths, operation.Path)
+		}
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths), nil

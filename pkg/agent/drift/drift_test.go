@@ -75,6 +75,46 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// A webhook may make a field of its own anew with each apply: that is nobody's drift. A rule's wildcard stands for every
+// item, those that something put in between included.
+func TestJudgeWhatAWebhookMade(t *testing.T) {
+	pod := func(stamp, image string, containers ...string) *unstructured.Unstructured {
+		items := []any{}
+		for _, name := range containers {
+			items = append(items, map[string]any{"name": name, "image": image})
+		}
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"annotations": map[string]any{"own": "x", "stamp": stamp}},
+			"spec": map[string]any{"containers": items},
+		}}
+	}
+	desired := pod("", "1", "web")
+	unstructured.RemoveNestedField(desired.Object, "metadata", "annotations", "stamp")
+	images := []v1alpha1.DriftIgnore{{JSONPointers: []string{"/spec/containers/*/image"}}}
+	for name, tc := range map[string]struct {
+		live, merged *unstructured.Unstructured
+		rules        []v1alpha1.DriftIgnore
+		want         Verdict
+	}{
+		"its own field": {pod("7", "1", "proxy", "web"), pod("8", "1", "proxy", "web"), nil, Verdict{Kind: None}},
+		"our field":     {pod("7", "2", "web"), pod("8", "1", "web"), nil, Verdict{Kind: Modified, Paths: []string{"/spec/containers/0/image"}}},
+		"all images": {
+			pod("7", "2", "proxy", "web"), pod("7", "1", "proxy", "web"), images,
+			Verdict{Kind: Ignored, Paths: []string{"/spec/containers/0/image", "/spec/containers/1/image"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Judge(apply.Comparison{Desired: desired, Live: tc.live, Merged: tc.merged}, tc.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("verdict (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestVerdictString(t *testing.T) {
 	verdict := Verdict{Kind: Modified, Manager: "kubectl-edit", Paths: []string{"/a", "/b", "/c", "/d"}}
 	if got, want := verdict.String(), "modified by kubectl-edit at /a, /b, /c and 1 more"; got != want {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/e2e/controlplane/planetest"
@@ -52,7 +53,12 @@ type keeper struct {
 // keep applies the objects and keeps them until the test ends.
 func keep(t *testing.T, namespace string, options v1alpha1.DeployOptions, documents ...string) *keeper {
 	t.Helper()
-	config := cluster.Config()
+	return keepBy(t, cluster.Config(), Options{}, namespace, options, documents...)
+}
+
+// keepBy is keep by way of another client configuration, with a watcher's options.
+func keepBy(t *testing.T, config *rest.Config, watching Options, namespace string, options v1alpha1.DeployOptions, documents ...string) *keeper {
+	t.Helper()
 	k := &keeper{
 		requests: planetest.CountRequests(config), bundle: apply.Bundle{Name: namespace, Namespace: namespace, Options: options},
 	}
@@ -68,7 +74,7 @@ func keep(t *testing.T, namespace string, options v1alpha1.DeployOptions, docume
 		t.Fatal(err)
 	}
 	k.bundle.Previous = result.Inventory
-	watcher, err := New(k.applier, func(event Event) { k.handle(t, event) }, Options{})
+	watcher, err := New(k.applier, func(event Event) { k.handle(t, event) }, watching)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,12 +158,12 @@ func TestDeletedComesBack(t *testing.T) {
 	if err := planetest.Admin(t, cluster).Resource(deployments).Namespace(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	took := planetest.Within(t, time.Second, "the Deployment is back", func() bool { return get(t, deployments, ns, "web") != nil })
+	took := planetest.Within(t, 20*time.Second, "the Deployment is back", func() bool { return get(t, deployments, ns, "web") != nil })
 	t.Logf("the Deployment was back after %s", took)
 	if err := planetest.Admin(t, cluster).Resource(configMaps).Namespace(ns).Delete(t.Context(), "settings", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	took = planetest.Within(t, time.Second, "the ConfigMap is back", func() bool { return get(t, configMaps, ns, "settings") != nil })
+	took = planetest.Within(t, 20*time.Second, "the ConfigMap is back", func() bool { return get(t, configMaps, ns, "settings") != nil })
 	t.Logf("the ConfigMap was back after %s", took)
 	verdicts, _ := k.seen()
 	for _, verdict := range verdicts {
@@ -174,7 +180,7 @@ func TestModifiedIsReverted(t *testing.T) {
 	before := k.requests.Load()
 	patch(t, configMaps, ns, "settings", `{"data":{"added":"by another"},"metadata":{"labels":{"added":"too"}}}`)
 	patch(t, deployments, ns, "web", `{"spec":{"replicas":3}}`)
-	took := planetest.Within(t, time.Second, "one replica again", func() bool { return replicas(get(t, deployments, ns, "web")) == 1 })
+	took := planetest.Within(t, 20*time.Second, "one replica again", func() bool { return replicas(get(t, deployments, ns, "web")) == 1 })
 	t.Logf("reverted after %s", took)
 	planetest.Within(t, 10*time.Second, "quiet", func() bool {
 		health, err := k.applier.Health(t.Context(), k.bundle, k.bundle.Previous)
@@ -187,8 +193,8 @@ func TestModifiedIsReverted(t *testing.T) {
 	if diff := cmp.Diff([]Act{Repair}, acts); diff != "" {
 		t.Errorf("acts (-want +got):\n%s", diff)
 	}
-	if got := k.requests.Load() - before; got != 3 { // get, dry run, apply
-		t.Errorf("took %d requests, want 3", got)
+	if got := k.requests.Load() - before; got != 4 { // get, dry run, is there an autoscaler, apply
+		t.Errorf("took %d requests, want 4", got)
 	}
 	data, _, _ := unstructured.NestedStringMap(get(t, configMaps, ns, "settings").Object, "data")
 	if diff := cmp.Diff(map[string]string{"color": "blue", "added": "by another"}, data); diff != "" {
@@ -203,14 +209,14 @@ func TestIgnoredAndWarned(t *testing.T) {
 	}}}
 	k := keep(t, ns, options, web)
 	patch(t, deployments, ns, "web", `{"spec":{"replicas":3}}`)
-	planetest.Within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := k.seen(); return len(verdicts) > 0 })
+	planetest.Within(t, 20*time.Second, "a verdict", func() bool { verdicts, _ := k.seen(); return len(verdicts) > 0 })
 	verdicts, acts := k.seen()
 	if verdicts[0].Kind != Ignored || acts[0] != Leave || replicas(get(t, deployments, ns, "web")) != 3 {
 		t.Errorf("verdict %s, act %s", verdicts[0], acts[0])
 	}
 	// What is not ignored is repaired, and what is stays as it is.
 	patch(t, deployments, ns, "web", `{"spec":{"minReadySeconds":1,"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"web","image":"web:2"}]}}}}`)
-	planetest.Within(t, 5*time.Second, "the image is back", func() bool {
+	planetest.Within(t, 20*time.Second, "the image is back", func() bool {
 		containers, _, _ := unstructured.NestedSlice(get(t, deployments, ns, "web").Object, "spec", "template", "spec", "containers")
 		return containers[0].(map[string]any)["image"] == "web:1"
 	})
@@ -221,7 +227,7 @@ func TestIgnoredAndWarned(t *testing.T) {
 	warned := planetest.Fresh("warned")
 	w := keep(t, warned, v1alpha1.DeployOptions{Drift: v1alpha1.Drift{Mode: v1alpha1.DriftWarn}}, web)
 	patch(t, deployments, warned, "web", `{"spec":{"replicas":3}}`)
-	planetest.Within(t, 5*time.Second, "a verdict", func() bool { verdicts, _ := w.seen(); return len(verdicts) > 0 })
+	planetest.Within(t, 20*time.Second, "a verdict", func() bool { verdicts, _ := w.seen(); return len(verdicts) > 0 })
 	if _, acts := w.seen(); acts[0] != Report || replicas(get(t, deployments, warned, "web")) != 3 {
 		t.Errorf("acts %v", acts)
 	}
