@@ -48,6 +48,10 @@ type LoadOptions struct {
 	// previous reads the last publish, once the fleet is known; nil where there is none. Sources that fail are kept as
 	// it has them.
 	previous func(ctx context.Context, fleet *target.Fleet) (v1alpha1.FleetIndex, error)
+	// failing are sources that could be read, but hold what cannot be built.
+	failing map[string]error
+	// verbatim are those of them whose last commit cannot be built any more.
+	verbatim map[string]bool
 }
 
 // Loaded is a fleet as read and checked.
@@ -85,7 +89,9 @@ func Load(ctx context.Context, opts LoadOptions) (*Loaded, error) {
 	if err := loaded.readSources(ctx, fleet, from, opts); err != nil {
 		return nil, err
 	}
-	loaded.Fleet, err = target.New(*fleet)
+	if loaded.Fleet, err = target.New(*fleet); err == nil {
+		err = checkBundleRollouts(loaded.Fleet)
+	}
 	loaded.Warnings = append(loaded.Warnings, loaded.names.Warnings()...)
 	return loaded, err
 }
@@ -117,6 +123,7 @@ func readFleet(fsys fs.FS, location string) (*target.Fleet, error) {
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, checkRollouts(fleet, doc)...)
 	return fleet, errors.Join(errs...)
 }
 
@@ -261,6 +268,9 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 	for i, src := range sources {
 		group.Go(func() error {
 			found[i], l.Sources[i], errs[i] = readSource(ctx, src, from, opts, build)
+			if failure := opts.failing[src.Name]; failure != nil {
+				errs[i] = failure
+			}
 			if errs[i] != nil && ctx.Err() == nil && keepable(src, before) {
 				found[i], l.Sources[i] = l.keepSource(ctx, src, from, opts, build, before, errs[i])
 				errs[i] = nil

@@ -48,13 +48,7 @@ type publisher struct {
 
 // Publish brings the fleet into its registry. Running it again with the same input writes nothing.
 func Publish(ctx context.Context, opts Options) (Result, error) {
-	last := &lastPublish{opts: opts}
-	opts.previous = last.read
-	loaded, err := Load(ctx, opts.LoadOptions)
-	if err != nil {
-		return Result{}, err
-	}
-	return publish(ctx, loaded, last, opts)
+	return publishFrom(ctx, &lastPublish{opts: opts}, opts)
 }
 
 // openRegistry opens the fleet's registry, or another one that is named instead.
@@ -100,6 +94,11 @@ func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Option
 	if err != nil {
 		return result, err
 	}
+	plans, err := p.announce(ctx, loaded.Fleet, parent, targets)
+	if err != nil {
+		return result, err
+	}
+	result.Rollouts = rolloutResults(plans)
 	result.Bundles, result.Renders = variants.results(), variants.renders()
 	if err := result.addTargets(targets); err != nil {
 		return result, err
@@ -111,6 +110,9 @@ func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Option
 		return result, nil
 	}
 	if err := p.pushBundles(ctx, variants); err != nil {
+		return result, err
+	}
+	if err := p.pushPlans(ctx, plans); err != nil {
 		return result, err
 	}
 	return p.commit(ctx, result, parent, index, targets)
@@ -134,13 +136,13 @@ func (p *publisher) commit(ctx context.Context, result Result, parent, index v1a
 }
 
 // ownVerifier trusts what this publisher signed, and nothing else.
-func (p *publisher) ownVerifier() (*signing.Verifier, error) {
-	return signing.NewKeyVerifier("this key", p.Signer.PublicKey())
+func (p *publisher) ownVerifier(ctx context.Context) (*signing.Verifier, error) {
+	return p.Signer.Verifier(ctx)
 }
 
 // readParent reads the last publish, and finishes it first when it was interrupted.
 func (p *publisher) readParent(ctx context.Context) (v1alpha1.FleetIndex, string, error) {
-	verifier, err := p.ownVerifier()
+	verifier, err := p.ownVerifier(ctx)
 	if err != nil {
 		return v1alpha1.FleetIndex{}, "", err
 	}
@@ -148,13 +150,17 @@ func (p *publisher) readParent(ctx context.Context) (v1alpha1.FleetIndex, string
 	if err != nil && !errors.Is(err, oci.ErrNotFound) {
 		return current, "", explainKey(err, p.registry)
 	}
-	next, nextDesc, err := readIndex(ctx, p.registry, verifier, publicationTag(current.Publication+1))
+	next, nextDesc, err := readIndex(ctx, p.registry, verifier, v1alpha1.PublicationTag(current.Publication+1))
 	switch {
 	case errors.Is(err, oci.ErrNotFound):
 		return current, desc.Digest.String(), nil
 	case err != nil:
 		return current, "", explainKey(err, p.registry)
-	case p.DryRun:
+	}
+	if err := follows(next, desc); err != nil {
+		return current, "", err
+	}
+	if p.DryRun {
 		return next, nextDesc.Digest.String(), nil
 	}
 	if err := p.finish(ctx, current, next, nextDesc, nil); err != nil {

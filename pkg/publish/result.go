@@ -87,13 +87,15 @@ func results(targets []issuedTarget) []TargetResult {
 
 // Event is one step of a publish, for progress.
 type Event struct {
-	// Stage is checkout, build, push, target or finish.
+	// Stage is plan, build, push, target, finish, compare or prune.
 	Stage string
 	// Subject is a bundle or a cluster.
 	Subject string
 	Action  target.Action
 	// Done of All things of the stage are done.
 	Done, All int
+	// Bytes of content were sent in the stage so far.
+	Bytes int64
 }
 
 // RefusedError lists the targets that [target.Decide] refused. Nothing was published.

@@ -10,6 +10,7 @@ import (
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 	"pinnace.dev/pinnace/pkg/target"
+	"pinnace.dev/pinnace/pkg/target/rollout"
 )
 
 // RollbackOptions of [Rollback]. The clock, the signer, the jobs and the progress are those of a publish.
@@ -30,11 +31,11 @@ func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) 
 	if err != nil {
 		return Result{}, err
 	}
-	verifier, err := p.ownVerifier()
+	verifier, err := p.ownVerifier(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	earlier, _, err := readIndex(ctx, registry, verifier, publicationTag(opts.To))
+	earlier, _, err := readIndex(ctx, registry, verifier, v1alpha1.PublicationTag(opts.To))
 	if errors.Is(err, oci.ErrNotFound) {
 		return Result{}, fmt.Errorf("%s has no publication %d; the last one is %d: %w", registry, opts.To, parent.Publication, err)
 	}
@@ -71,6 +72,7 @@ func (p *publisher) reissue(parent, earlier v1alpha1.FleetIndex, only []string, 
 		}
 		opts := target.Options{Now: p.Now(), AllowPrune: p.AllowPrune}
 		issued[i] = decided(now, then.Content, then.Bundles, target.Decide(then.Content, then.Bundles, now, opts))
+		issued[i].index.Rollouts = nil // people who go back don't wait
 		issued[i].make = func(ctx context.Context) (v1alpha1.Target, error) {
 			old, err := p.fetchTarget(ctx, now.Name, then.Digest, verifier)
 			if err != nil {
@@ -83,8 +85,15 @@ func (p *publisher) reissue(parent, earlier v1alpha1.FleetIndex, only []string, 
 	return issued
 }
 
-// fetchTarget reads a cluster's target by tag or digest.
+// fetchTarget reads what a cluster was asked to run, by its target's tag or digest: with everything taken that the
+// target announces.
 func (p *publisher) fetchTarget(ctx context.Context, cluster, reference string, verifier *signing.Verifier) (v1alpha1.Target, error) {
+	issued, err := p.fetchIssued(ctx, cluster, reference, verifier)
+	return rollout.Flatten(issued), err
+}
+
+// fetchIssued reads a cluster's target by tag or digest, as it was issued.
+func (p *publisher) fetchIssued(ctx context.Context, cluster, reference string, verifier *signing.Verifier) (v1alpha1.Target, error) {
 	name := v1alpha1.TargetRepository(cluster)
 	repo, err := p.registry.Repository(name)
 	if err != nil {

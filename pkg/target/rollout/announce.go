@@ -160,3 +160,12 @@ func same(a, b *v1alpha1.TargetBundle) bool {
 	other, errOther := json.Marshal(b)
 	return errOne == nil && errOther == nil && bytes.Equal(one, other)
 }
+
+// Flatten returns the target that the fleet repository asked for: with everything that it announces taken.
+func Flatten(target v1alpha1.Target) v1alpha1.Target {
+	for i := range target.Rollouts {
+		target.Bundles = Take(target.Bundles, &target.Rollouts[i])
+	}
+	target.Rollouts = nil
+	return target
+}
