@@ -15,8 +15,10 @@ const (
 type TrustPolicySpec struct {
 	// Mode is "enforce" (default) or "warn": what would be refused is taken, and said loudly.
 	Mode string `json:"mode,omitempty" jsonschema:"enum=enforce,enum=warn"`
-	// Rules: the most specific pattern wins; no match is refused.
-	Rules []TrustRule `json:"rules"`
+	// Rules: the most specific pattern wins; no match is refused. They may be left out where a root of trust decides.
+	Rules []TrustRule `json:"rules,omitempty"`
+	// Root is the fleet's trust root, by which keys change without a visit.
+	Root *RootOfTrust `json:"root,omitempty"`
 	// TrustedRoot is a file in sigstore's trusted_root.json format for keyless signers that name none, and for
 	// transparency of keys. Paths are relative to the policy.
 	TrustedRoot string `json:"trustedRoot,omitempty"`

@@ -2,17 +2,13 @@ package agentcli
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
 	"os"
-	"path/filepath"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/internal/exitcode"
 	"pinnace.dev/pinnace/pkg/agent"
@@ -43,7 +39,7 @@ func (s *session) setUp(file string) (*setup, error) {
 	}
 	log := s.log()
 	version, commit := s.build()
-	verifier, err := loadPolicy(spec.TrustPolicy, log)
+	verifier, trust, err := loadPolicy(spec.TrustPolicy, spec.StateDir, log)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +92,9 @@ func (s *session) setUp(file string) (*setup, error) {
 	if signer != nil {
 		config.Signer = signer
 	}
+	if trust != nil {
+		config.Trust = trust
+	}
 	if len(spec.Identities) > 0 {
 		config.Identities = func() (sealed.Identities, error) { return loadIdentities(spec.Identities) }
 		if _, err := config.Identities(); err != nil {
@@ -111,40 +110,6 @@ func (s *session) setUp(file string) (*setup, error) {
 func (s *setup) close() error {
 	s.cluster.Wait()
 	return s.state.Close()
-}
-
-// loadPolicy reads the trust policy.
-func loadPolicy(file string, log *slog.Logger) (agent.Verifier, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, usagef("read the trust policy: %w", err)
-	}
-	policy, _, err := document.Decode[v1alpha1.TrustPolicy](file, data, v1alpha1.KindTrustPolicy)
-	if err != nil {
-		return nil, usagef("%w", err)
-	}
-	checked, err := signing.NewVerifier(policy, signing.Options{
-		Dir: filepath.Dir(file),
-		Warn: func(refusal *signing.Error) {
-			log.Warn("taken although the trust policy would refuse it: its mode is warn", "reason", refusal.Reason, "error", refusal)
-		},
-	})
-	if err != nil {
-		return nil, usagef("%s: %w", file, err)
-	}
-	return verifier{checked}, nil
-}
-
-// verifier puts refusals into the agent's words.
-type verifier struct{ *signing.Verifier }
-
-func (v verifier) Verify(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (oci.Verified, error) {
-	verified, err := v.Verifier.Verify(ctx, repo, name, desc)
-	var refusal *signing.Error
-	if errors.As(err, &refusal) {
-		return verified, &agent.Error{Stage: agent.StageVerify, Reason: agent.Reason(refusal.Reason), Err: err}
-	}
-	return verified, err
 }
 
 // loadStatusKey reads the key that status reports are signed with; nil when there is none.
@@ -207,6 +172,8 @@ var codes = map[agent.Reason]int{
 	agent.ReasonTargetExpired:     exitcode.Refused,
 	agent.ReasonClockSkew:         exitcode.Refused,
 	agent.ReasonTooLarge:          exitcode.Refused,
+	agent.ReasonTrustRootInvalid:  exitcode.Refused,
+	agent.ReasonTrustRootExpired:  exitcode.Refused,
 	agent.ReasonUnsafePath:        exitcode.Refused,
 	agent.ReasonOutOfScope:        exitcode.Refused,
 	agent.ReasonInvalidTarget:     exitcode.Refused,

@@ -19,6 +19,8 @@ type Known struct {
 	Digest     string `json:"digest"`
 	// Latest is the newest signed time ever accepted: a floor for a clock that was set back.
 	Latest time.Time `json:"latest"`
+	// Trust is the newest version of the trust root that was in force; 0 when there is none.
+	Trust int64 `json:"trust,omitempty"`
 }
 
 // newer returns the memory that allows less: a wiped disk must not permit a rollback, nor a wiped cluster.
@@ -29,6 +31,7 @@ func newer(a, b Known) Known {
 	if b.Latest.After(a.Latest) {
 		a.Latest = b.Latest
 	}
+	a.Trust = max(a.Trust, b.Trust)
 	return a
 }
 

@@ -32,6 +32,8 @@ type Config struct {
 	// Content is the layout in State.ContentDir.
 	Content  oci.Registry
 	Verifier Verifier
+	// Trust follows the fleet's trust root for the verifier, before anything new is verified; nil where there is none.
+	Trust TrustRoot
 	// Deployers bring bundles to the cluster, by method.
 	Deployers map[v1alpha1.Method]Deployer
 	// ClusterKind reports whether a kind is cluster-scoped; false for one that the cluster doesn't know yet.

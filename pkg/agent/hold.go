@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ const (
 	annotationGeneration = "pinnace.dev/generation" // the newest target ever accepted: generation,
 	annotationDigest     = "pinnace.dev/digest"     // digest
 	annotationLatest     = "pinnace.dev/latest"     // and signed time
+	annotationTrust      = "pinnace.dev/trust-root" // newest version of the trust root
 )
 
 const (
@@ -181,6 +183,9 @@ func (h *Hold) Remember(ctx context.Context, known Known) error {
 		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationGeneration, strconv.FormatInt(known.Generation, 10))
 		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationDigest, known.Digest)
 		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationLatest, stamp(known.Latest))
+		if known.Trust > 0 {
+			metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationTrust, strconv.FormatInt(known.Trust, 10))
+		}
 	})
 	if err != nil {
 		return h.fail(err)
@@ -296,9 +301,16 @@ func acquired(lease *coordinationv1.Lease) string {
 
 // knownOf reads what the cluster remembers.
 func knownOf(lease *coordinationv1.Lease) (Known, error) {
+	trust, err := strconv.ParseInt(cmp.Or(lease.Annotations[annotationTrust], "0"), 10, 64)
+	if err != nil {
+		return Known{}, &Error{
+			Stage: StageHold, Subject: "Lease " + lease.Namespace + "/" + lease.Name, Reason: ReasonStateCorrupt,
+			Mend: "remove its annotation " + annotationTrust, Err: err,
+		}
+	}
 	text := lease.Annotations[annotationGeneration]
 	if text == "" {
-		return Known{}, nil
+		return Known{Trust: trust}, nil
 	}
 	generation, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
@@ -311,5 +323,5 @@ func knownOf(lease *coordinationv1.Lease) (Known, error) {
 	if err != nil {
 		latest = time.Time{} // a floor for clocks only
 	}
-	return Known{Generation: generation, Digest: lease.Annotations[annotationDigest], Latest: latest}, nil
+	return Known{Generation: generation, Digest: lease.Annotations[annotationDigest], Latest: latest, Trust: trust}, nil
 }

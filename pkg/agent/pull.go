@@ -62,6 +62,9 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 		return nil, nil
 	}
 	subject := fmt.Sprintf("target %s@%s", repo, desc.Digest)
+	if err := a.refreshTrust(ctx, registry); err != nil {
+		return nil, err
+	}
 	repo = oci.Remember(repo)
 
 	started = a.now()
@@ -117,7 +120,7 @@ func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest stri
 	if target.Generation < known.Generation {
 		return nil // the one in force; what was accepted after it stays known
 	}
-	accepted := Known{Generation: target.Generation, Digest: digest, Latest: target.IssuedAt.Time}
+	accepted := Known{Generation: target.Generation, Digest: digest, Latest: target.IssuedAt.Time, Trust: known.Trust}
 	if accepted.Latest.Before(known.Latest) {
 		accepted.Latest = known.Latest
 	}

@@ -12,6 +12,7 @@ const (
 	StageState   Stage = "state"   // the state folder
 	StageHold    Stage = "hold"    // one agent per cluster
 	StageResolve Stage = "resolve" // which target is current
+	StageTrust   Stage = "trust"   // which keys may sign
 	StageVerify  Stage = "verify"  // signatures
 	StageFetch   Stage = "fetch"   // bytes into the state folder
 	StageAccept  Stage = "accept"  // is the target for us, new and fresh
@@ -48,6 +49,8 @@ const (
 	ReasonPruneGuard        Reason = "PruneGuard"
 	ReasonVariableMissing   Reason = "VariableMissing"
 	ReasonNotOpened         Reason = "NotOpened"
+	ReasonTrustRootInvalid  Reason = "TrustRootInvalid"
+	ReasonTrustRootExpired  Reason = "TrustRootExpired"
 	ReasonNotFound          Reason = "NotFound"
 	ReasonUnauthorized      Reason = "Unauthorized"
 	ReasonUnreachable       Reason = "Unreachable"

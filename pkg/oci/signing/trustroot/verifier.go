@@ -58,9 +58,12 @@ func NewVerifier(pinned []byte, opts Options) (*Verifier, error) {
 	}
 	v := &Verifier{opts: opts}
 	if opts.Store != nil {
-		if kept, err := load(opts.Store); err != nil {
+		// What is damaged is followed anew; how far it was, the cluster remembers too.
+		kept, err := load(opts.Store)
+		if err != nil && !errors.Is(err, ErrInvalid) {
 			return nil, err
-		} else if kept != nil && kept.Version() >= trust.Version() {
+		}
+		if kept != nil && kept.Version() >= trust.Version() {
 			trust = kept
 		}
 	}
@@ -76,7 +79,7 @@ func load(store Store) (*Trust, error) {
 	}
 	var documents Documents
 	if err := json.Unmarshal(data, &documents); err != nil {
-		return nil, fmt.Errorf("%w: what was kept of it is damaged; remove the file to begin with the pinned root", ErrInvalid)
+		return nil, fmt.Errorf("%w: what was kept of it is damaged", ErrInvalid)
 	}
 	trust, err := Pin(documents.Root)
 	if err != nil {
