@@ -11,6 +11,7 @@ import (
 	"io"
 	stdlog "log"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -83,7 +84,8 @@ to its cluster. What it verified stays on disk, so that it corrects drift and st
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newRunCommand(s), newSyncCommand(s), newVersionCommand(s))
+	root.AddCommand(newRunCommand(s), newSyncCommand(s), newWhyCommand(s), newStatusCommand(s), newSuspendCommand(s),
+		newResumeCommand(s), newVersionCommand(s))
 	return root
 }
 
@@ -125,6 +127,34 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return usagef("unknown command or argument %q; see %s --help", args[0], cmd.CommandPath())
 	}
 	return nil
+}
+
+// exactly refuses another number of arguments as wrong usage.
+func exactly(count int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != count {
+			return usagef("name %s; see %s --help", what, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// configVariable names the configuration of commands to a running agent, which people type.
+const (
+	configVariable = "PINNACE_AGENT_CONFIG"
+	configFile     = "/etc/pinnace/agent.yaml"
+)
+
+// adminFlag is --config for commands to a running agent: in its pod it need not be given.
+func adminFlag(cmd *cobra.Command, file *string) {
+	standard := configFile
+	if named := os.Getenv(configVariable); named != "" {
+		standard = named
+	}
+	cmd.Flags().StringVarP(file, "config", "c", standard, "the running agent's configuration (AgentConfig), also $"+configVariable)
+	if err := cmd.MarkFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err) // the flag was just defined
+	}
 }
 
 func configFlag(cmd *cobra.Command, file *string) {

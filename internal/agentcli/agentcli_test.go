@@ -85,7 +85,8 @@ func TestBadInput(t *testing.T) {
 		{name: "unknown flag", args: []string{"run", "--cofnig", "x"}, code: exitcode.Usage, want: "--cofnig"},
 		{name: "unknown command", args: []string{"rnu"}, code: exitcode.Usage, want: "rnu"},
 		{name: "unknown log format", args: []string{"version", "--log-format", "xml"}, code: exitcode.Usage, want: "xml"},
-		{name: "sync without once", args: []string{"sync", "-c", "x"}, code: exitcode.Usage, want: "--once"},
+		{name: "once for one bundle", args: []string{"sync", "--once", "web"}, code: exitcode.Usage, want: "whole cluster"},
+		{name: "why of nothing", args: []string{"why"}, code: exitcode.Usage, want: "name the bundle"},
 		{name: "unknown output", args: []string{"sync", "--once", "-c", "x", "-o", "xml"}, code: exitcode.Usage, want: "xml"},
 		{
 			name: "misspelt field", change: map[string]string{"agent.yaml": agentYAML("  flete: acme\n")}, code: exitcode.Usage,

@@ -35,9 +35,13 @@ type endpoints struct {
 // serve opens the addresses that the configuration names. fail is told when a server ends before its time.
 func serve(setup *setup, fail context.CancelCauseFunc) (*endpoints, error) {
 	e := &endpoints{}
+	if err := serveAdmin(e, setup, fail); err != nil {
+		// Some filesystems hold no sockets. The cluster is more important than commands.
+		setup.log.Warn("pinnace-agent why, status, suspend, resume and sync will not reach this agent", "error", err)
+	}
 	if setup.spec.Listen != "" {
 		if err := e.listen(setup.spec.Listen, "spec.listen", operations(setup), fail); err != nil {
-			return nil, err
+			return nil, errors.Join(err, e.close())
 		}
 	}
 	if setup.spec.Webhook != nil {
@@ -57,6 +61,11 @@ func (e *endpoints) listen(address, field string, handler http.Handler, fail con
 	if err != nil {
 		return usagef("%s: %w; choose another address", field, err)
 	}
+	e.serve(listener, address, handler, fail)
+	return nil
+}
+
+func (e *endpoints) serve(listener net.Listener, address string, handler http.Handler, fail context.CancelCauseFunc) {
 	server := &http.Server{
 		Handler: handler, ReadTimeout: readTimeout, WriteTimeout: 3 * readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 	}
@@ -66,7 +75,6 @@ func (e *endpoints) listen(address, field string, handler http.Handler, fail con
 			fail(fmt.Errorf("serve %s: %w", address, err))
 		}
 	})
-	return nil
 }
 
 func (e *endpoints) close() error {

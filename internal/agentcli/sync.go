@@ -3,9 +3,9 @@ package agentcli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"text/tabwriter"
 
@@ -20,34 +20,39 @@ func newSyncCommand(s *session) *cobra.Command {
 	var file, output string
 	var once bool
 	cmd := &cobra.Command{
-		Use:   "sync",
-		Short: "Bring the cluster to its target once",
-		Long: `Look at the registry once, verify, apply, wait until every bundle is ready or has failed, report, and end.
+		Use:   "sync [BUNDLE...]",
+		Short: "Have the running agent look now, or bring the cluster to its target once without one",
+		Long: `Have the agent that runs here look at the registry now, and try again at once what failed: the bundles that are
+named, or all. It comes back as soon as the agent knows; pinnace-agent status says what came of it.
 
-The exit code says what happened: 0 everything is ready, 1 something is not ready, 3 some bundles failed, 4 the registry
-refused the credentials, 5 there is no target, 6 the target was refused, 7 content is damaged, 9 the registry was not
-reached. When the newest target is not taken, the one before stays in force.`,
-		Example: `  pinnace-agent sync --once --config agent.yaml
+With --once, and no agent running: look at the registry once, verify, apply, wait until every bundle is ready or has
+failed, report, and end. The exit code says what happened: 0 everything is ready, 1 something is not ready, 3 some
+bundles failed, 4 the registry refused the credentials, 5 there is no target, 6 the target was refused, 7 content is
+damaged, 9 the registry was not reached. When the newest target is not taken, the one before stays in force.`,
+		Example: `  pinnace-agent sync
 
-  # For scripts
+  # Without a running agent, for scripts
   pinnace-agent sync --once --config agent.yaml -o json`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := required(file); err != nil {
-				return err
-			}
-			if !once {
-				return usagef("sync needs --once; to go on syncing, use pinnace-agent run")
-			}
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "table" && output != "json" {
 				return usagef("-o %q is not known; use table or json", output)
 			}
-			return s.sync(cmd.Context(), file, output)
+			if once && len(args) > 0 {
+				return usagef("sync --once brings the whole cluster to its target; name no bundles")
+			}
+			if once {
+				return s.sync(cmd.Context(), file, output)
+			}
+			if err := s.ask(cmd.Context(), file, http.MethodPost, "/v1/sync", args, nil); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(s.Out, "the agent looks now")
+			return err
 		},
 	}
-	configFlag(cmd, &file)
-	cmd.Flags().BoolVar(&once, "once", false, "end after one pass")
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	adminFlag(cmd, &file)
+	cmd.Flags().BoolVar(&once, "once", false, "bring the cluster to its target once, and end")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json, with --once")
 	return cmd
 }
 
@@ -99,9 +104,7 @@ func verdict(result agent.Result) error {
 
 func (s *session) print(result agent.Result, output string) error {
 	if output == "json" {
-		encoder := json.NewEncoder(s.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(result.Report)
+		return printJSON(s.Out, result.Report)
 	}
 	table := tabwriter.NewWriter(s.Out, 0, 0, 3, ' ', 0)
 	lines := []string{"BUNDLE\tSTATE\tOBJECTS\tDIGEST\tMESSAGE"}

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -146,7 +148,12 @@ func TestRestartDoesNotChallenge(t *testing.T) {
 func TestObjectsWriteOnlyChanges(t *testing.T) {
 	t.Parallel()
 	var calls []string
-	note := func(verb string, object client.Object) { calls = append(calls, verb+" "+object.GetName()) }
+	var mu sync.Mutex // objects are written in parallel
+	note := func(verb string, object client.Object) {
+		mu.Lock()
+		defer mu.Unlock()
+		calls = append(calls, verb+" "+object.GetName())
+	}
 	cluster := fakeCluster(t, interceptor.Funcs{
 		Apply: func(context.Context, client.WithWatch, runtime.ApplyConfiguration, ...client.ApplyOption) error {
 			calls = append(calls, "install")
@@ -184,6 +191,8 @@ func TestObjectsWriteOnlyChanges(t *testing.T) {
 		if err := writer.Write(t.Context(), deployments); err != nil {
 			t.Fatal(err)
 		}
+		slices.Sort(calls)
+		slices.Sort(want)
 		if diff := cmp.Diff(want, calls); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
 		}
