@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/chart"
 	"pinnace.dev/pinnace/pkg/bundler/source"
 	"pinnace.dev/pinnace/pkg/publish"
 )
@@ -49,5 +50,6 @@ func (f *fleetFlags) options() (publish.LoadOptions, error) {
 	}
 	return publish.LoadOptions{
 		Fleet: f.fleet, Ref: f.ref, CacheDir: cacheDir, Auth: source.AuthFromEnvironment(os.Getenv, home),
+		HelmConfig: chart.HelmConfigFile(os.Getenv, home),
 	}, nil
 }

@@ -3,22 +3,23 @@ package cli
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"pinnace.dev/pinnace/internal/exitcode"
 	"pinnace.dev/pinnace/pkg/publish"
 )
 
 type rollbackOptions struct {
-	registry     registryFlags
-	prefix       string
-	key          string
-	passwordFile string
-	to           int64
-	clusters     []string
-	allowPrune   bool
-	dryRun       bool
-	output       output
+	registry registryFlags
+	prefix   string
+	signFlags
+	to         int64
+	clusters   []string
+	allowPrune bool
+	dryRun     bool
+	output     output
 }
 
 func newRollbackCommand(s *session) *cobra.Command {
@@ -43,8 +44,7 @@ The fleet repository is not read: the next publish brings again what it says, so
 	flags.StringVar(&opts.prefix, "registry", "", "prefix of the fleet: host[:port]/path")
 	flags.Int64Var(&opts.to, "to", 0, "publication to go back to, as publish and status number them")
 	flags.StringArrayVar(&opts.clusters, "cluster", nil, "this cluster only; may be repeated")
-	flags.StringVar(&opts.key, "key", "", "private key to sign with: the one that published")
-	flags.StringVar(&opts.passwordFile, "password-file", "", "file with the key's password in its first line; COSIGN_PASSWORD when empty")
+	opts.signFlags.register(cmd)
 	flags.BoolVar(&opts.allowPrune, "allow-prune", false, "permit removing more than half of what a cluster runs")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "say what would be published and write nothing")
 	opts.registry.register(cmd)
@@ -61,14 +61,14 @@ func runRollback(ctx context.Context, s *session, opts rollbackOptions) error {
 		return usagef("no fleet is named; name its prefix with --registry")
 	case opts.to < 1:
 		return usagef("no publication is named; name one with --to, such as --to 41")
-	case opts.key == "":
-		return usagef("no key to sign with; name the one that published with --key")
+	case !opts.signFlags.given():
+		return usagef("nobody is named to sign; name the key that published with --key, or sign as the identity that did with --keyless")
 	}
 	registry, err := opts.registry.open(s, opts.prefix)
 	if err != nil {
 		return err
 	}
-	signer, err := s.signer(opts.key, opts.passwordFile)
+	signer, err := opts.signFlags.open(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -87,9 +87,41 @@ func (s *session) published(result publish.Result, err error, out output) error 
 	if printed := out.print(s.Out, publishView(result)); printed != nil {
 		return printed
 	}
+	s.warn(result.Warnings)
 	if refused != nil {
 		return err
 	}
 	s.publishSummary(result)
-	return nil
+	return s.failedSources(result)
+}
+
+// warn says what is otherwise than somebody may expect.
+func (s *session) warn(warnings []string) {
+	for _, warning := range warnings {
+		s.message(markWarning, "%s", warning)
+	}
+}
+
+// failedSources says which sources could not be read, and ends the command as done in part.
+func (s *session) failedSources(result publish.Result) error {
+	failed := result.Failed()
+	for _, source := range failed {
+		had := "the last publish"
+		if source.Commit != "" {
+			had = shortCommit(source.Commit)
+		}
+		s.message(markFailed, "%s; clusters keep what they have of it, from %s", source.Failed, had)
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return codef(exitcode.Partial, "%d of %s could not be read; the others are published", len(failed), count(len(result.Sources), "source"))
+}
+
+// shortCommit is a commit, or the digest of an OCI source, as people read it.
+func shortCommit(commit string) string {
+	if strings.HasPrefix(commit, "sha256:") {
+		return shortDigest(commit)
+	}
+	return commit[:min(len(commit), 12)]
 }

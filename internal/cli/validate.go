@@ -83,6 +83,7 @@ func runValidate(ctx context.Context, s *session, opts validateOptions) error {
 	progress := newProgress(s)
 	checked, err := publish.Validate(ctx, from, func(event publish.Event) { progress.step(event.Stage, event.Subject, event.Done, event.All) })
 	progress.end()
+	s.warn(checked.Warnings)
 	result := validateResult{resultMeta: newResultMeta("ValidateResult"), Valid: err == nil, Validation: checked, Findings: []finding{}}
 	if err != nil {
 		if err = ofInput(err); exitCode(err) != exitcode.Usage {

@@ -125,7 +125,7 @@ func (l *Loaded) keepSource(ctx context.Context, src v1alpha1.Source, from sourc
 		last = before.Sources[at]
 	}
 	last.Failed = strings.Join(strings.Fields(failure.Error()), " ")
-	if last.Commit != "" {
+	if last.Commit != "" && !opts.verbatim[src.Name] {
 		if found, err := readLast(ctx, src, last, from, opts, build, failure); err == nil {
 			return found, last
 		}
@@ -250,7 +250,7 @@ func (p *publisher) keeping(loaded *Loaded, before v1alpha1.IndexCluster,
 		}
 		var last v1alpha1.Target
 		if before.Digest != "" {
-			verifier, err := p.ownVerifier()
+			verifier, err := p.ownVerifier(ctx)
 			if err != nil {
 				return next, err
 			}
@@ -267,12 +267,53 @@ type lastPublish struct {
 	opts Options
 	// registry is opened when nil.
 	registry oci.Registry
+	done     bool
 	index    v1alpha1.FleetIndex
 	digest   string
 }
 
+// publishFrom publishes. A source that holds what cannot be built is kept as one that cannot be read.
+func publishFrom(ctx context.Context, last *lastPublish, opts Options) (Result, error) {
+	opts.previous, opts.failing = last.read, map[string]error{}
+	opts.verbatim = map[string]bool{}
+	for {
+		loaded, err := Load(ctx, opts.LoadOptions)
+		if err != nil {
+			return Result{}, err
+		}
+		result, err := publish(ctx, loaded, last, opts)
+		var failed *sourceError
+		if !errors.As(err, &failed) || ctx.Err() != nil || opts.verbatim[failed.source] || !loaded.keepable(failed.source, last.index) {
+			return result, err
+		}
+		if opts.failing[failed.source] != nil {
+			// Its last commit doesn't build any more either.
+			opts.verbatim[failed.source] = true
+			continue
+		}
+		opts.failing[failed.source] = failed
+	}
+}
+
+func (l *Loaded) keepable(name string, before v1alpha1.FleetIndex) bool {
+	at := slices.IndexFunc(l.Fleet.Spec.Sources, func(src v1alpha1.Source) bool { return src.Name == name })
+	return at >= 0 && keepable(l.Fleet.Spec.Sources[at], before)
+}
+
+// sourceError is a failure to build what a source holds.
+type sourceError struct {
+	source string
+	err    error
+}
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
 // read opens the fleet's registry and reads the last publish in it.
 func (l *lastPublish) read(ctx context.Context, fleet *target.Fleet) (v1alpha1.FleetIndex, error) {
+	if l.done {
+		return l.index, nil
+	}
 	var err error
 	if l.registry == nil {
 		if l.registry, err = openRegistry(fleet, l.opts.Registry, l.opts.OCI); err != nil {
@@ -285,5 +326,6 @@ func (l *lastPublish) read(ctx context.Context, fleet *target.Fleet) (v1alpha1.F
 	if l.index.Publication > 0 && l.index.Fleet != fleet.Name {
 		return l.index, fmt.Errorf("%s holds the fleet %q, not %q; choose another prefix", l.registry, l.index.Fleet, fleet.Name)
 	}
+	l.done = true
 	return l.index, nil
 }

@@ -17,6 +17,8 @@ type Validation struct {
 	Bundles  int    `json:"bundles"`
 	// Variants are the different artifacts that overrides and values make of the bundles.
 	Variants int `json:"variants"`
+	// Warnings are for people: what is otherwise than a file's author may expect.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Validate checks everything that a publish checks before it writes: it reads the fleet, plans every cluster and builds
@@ -27,7 +29,7 @@ func Validate(ctx context.Context, opts LoadOptions, progress func(Event)) (Vali
 	if err != nil {
 		return Validation{}, err
 	}
-	result := Validation{Fleet: loaded.Fleet.Name, Clusters: len(loaded.Fleet.Clusters), Bundles: len(loaded.Fleet.Bundles)}
+	result := Validation{Fleet: loaded.Fleet.Name, Clusters: len(loaded.Fleet.Clusters), Bundles: len(loaded.Fleet.Bundles), Warnings: loaded.Warnings}
 	p := newPublisher(nil, Options{LoadOptions: opts, Progress: progress})
 	_, variants, err := p.plan(ctx, loaded)
 	result.Variants = len(variants)
@@ -57,7 +59,7 @@ func (p *publisher) buildAll(ctx context.Context, all variants) error {
 			findings = append(findings, err)
 			mu.Unlock()
 		}
-		progress(v.index.Name, v.action)
+		progress(v.index.Name, v.action, 0)
 		return nil
 	})
 	if err != nil {
