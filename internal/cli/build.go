@@ -20,17 +20,16 @@ import (
 )
 
 type buildOptions struct {
-	dir          string
-	root         string
-	source       string
-	kustomize    string
-	layout       string
-	push         string
-	tags         []string
-	key          string
-	passwordFile string
-	registry     registryFlags
-	output       output
+	dir       string
+	root      string
+	source    string
+	kustomize string
+	layout    string
+	push      string
+	tags      []string
+	signFlags
+	registry registryFlags
+	output   output
 }
 
 type buildResult struct {
@@ -80,8 +79,7 @@ No cluster is concerned: overrides are not applied, and templates in values stay
 	flags.StringVar(&opts.layout, "layout", "", "OCI layout folder to write to")
 	flags.StringVar(&opts.push, "push", "", "prefix to push below: host[:port]/path")
 	flags.StringArrayVar(&opts.tags, "tag", nil, "tag to point at the bundle; may be repeated")
-	flags.StringVar(&opts.key, "key", "", "private key to sign with")
-	flags.StringVar(&opts.passwordFile, "password-file", "", "file with the key's password in its first line; COSIGN_PASSWORD when empty")
+	opts.signFlags.register(cmd)
 	opts.registry.register(cmd)
 	opts.output.register(cmd)
 	return cmd
@@ -96,8 +94,8 @@ func runBuild(ctx context.Context, s *session, opts buildOptions) error {
 		return err
 	}
 	var signer *signing.Signer
-	if opts.key != "" {
-		if signer, err = s.signer(opts.key, opts.passwordFile); err != nil {
+	if opts.signFlags.given() {
+		if signer, err = opts.signFlags.open(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -137,8 +135,8 @@ func (o buildOptions) destination(s *session) (oci.Registry, error) {
 		return oci.OpenLayout(o.layout)
 	case o.push != "":
 		return o.registry.open(s, o.push)
-	case o.key != "" || len(o.tags) > 0:
-		return nil, usagef("--key and --tag need a place for the bundle: --layout, or --push")
+	case o.signFlags.given() || len(o.tags) > 0:
+		return nil, usagef("signing and --tag need a place for the bundle: --layout, or --push")
 	}
 	return nil, nil
 }
@@ -204,7 +202,7 @@ func store(ctx context.Context, registry oci.Registry, name string, built bundle
 	artifact := built.Artifact()
 	digest := artifact.Descriptor().Digest
 	// A tag keeps it from a registry's garbage collection.
-	tags = append([]string{"sha-" + shortDigest(digest.String())}, tags...)
+	tags = append([]string{v1alpha1.ContentTag(digest.String())}, tags...)
 	desc, created, err := oci.Push(ctx, repo, artifact, tags...)
 	if err != nil {
 		return buildResult{}, fmt.Errorf("push bundle %q to %s: %w", name, repo, err)

@@ -15,6 +15,7 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler"
 	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/oci/signing"
 	"pinnace.dev/pinnace/pkg/target"
 )
 
@@ -85,7 +86,9 @@ func (v variants) renders() int {
 func (p *publisher) build(ctx context.Context, sources []v1alpha1.IndexSource, all variants, parent v1alpha1.FleetIndex) error {
 	known := map[string]v1alpha1.IndexBundle{}
 	for _, bundle := range parent.Bundles {
-		known[bundle.Name+" "+bundle.Key] = bundle
+		if !p.Refresh { // what is looked up again may change what is recorded
+			known[bundle.Name+" "+bundle.Key] = bundle
+		}
 	}
 	commits := map[string]string{}
 	for _, source := range sources {
@@ -97,14 +100,14 @@ func (p *publisher) build(ctx context.Context, sources []v1alpha1.IndexSource, a
 		v := list[i]
 		key, err := v.key(ctx)
 		if err != nil {
-			return err
+			return &sourceError{source: v.index.Source, err: err}
 		}
 		if before, ok := known[v.index.Name+" "+key]; ok {
 			v.index, v.action = before, target.Unchanged
 		} else if err := v.build(ctx, key, commits[v.index.Source], parent); err != nil {
-			return err
+			return &sourceError{source: v.index.Source, err: err}
 		}
-		progress(v.index.Name, v.action)
+		progress(v.index.Name, v.action, 0)
 		return nil
 	})
 }
@@ -166,7 +169,7 @@ func (p *publisher) plan(ctx context.Context, loaded *Loaded) ([]draft, variants
 				drafts[i].variants = append(drafts[i].variants, all.add(assignment, loaded.found[assignment.Bundle.Metadata.Name]))
 			}
 		}
-		progress(plan.Cluster.Metadata.Name, "")
+		progress(plan.Cluster.Metadata.Name, "", 0)
 		return nil
 	})
 	return drafts, all, errors.Join(append(errs, err)...)
@@ -269,8 +272,9 @@ func (p *publisher) pushBundles(ctx context.Context, all variants) error {
 		}
 	}
 	list := slices.Collect(maps.Values(pushed))
+	items := make([]signing.Item, len(list))
 	progress := p.stage("push", len(list))
-	return p.each(ctx, len(list), func(ctx context.Context, i int) error {
+	err := p.each(ctx, len(list), func(ctx context.Context, i int) error {
 		v := list[i]
 		repo, err := p.registry.Repository(v1alpha1.BundleRepository(v.index.Name))
 		if err != nil {
@@ -280,39 +284,52 @@ func (p *publisher) pushBundles(ctx context.Context, all variants) error {
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", v.index.Name, err)
 		}
-		if _, err := p.Signer.Sign(ctx, repo, desc); err != nil {
-			return fmt.Errorf("bundle %q: %w", v.index.Name, err)
-		}
-		progress(v.index.Name, v.action)
+		items[i] = signing.Item{Repository: repo, Descriptor: desc}
+		progress(v.index.Name, v.action, v.size())
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	_, err = p.Signer.SignAll(ctx, items, p.jobs)
+	return err
+}
+
+// size is what is sent of the artifact.
+func (v *variant) size() int64 {
+	if v.found.prebuilt != nil {
+		return v.found.prebuilt.bundle.Layer.Size
+	}
+	var size int64
+	for _, layer := range v.artifact.Layers {
+		size += int64(len(layer.Data))
+	}
+	return size
 }
 
 // push stores the artifact, or copies what another CI built with its signatures.
 func (v *variant) push(ctx context.Context, repo oci.Repository) (ocispec.Descriptor, error) {
 	if prebuilt := v.found.prebuilt; prebuilt != nil {
-		return prebuilt.desc, oci.Copy(ctx, prebuilt.repo, repo, prebuilt.desc, contentTag(v.index.Digest))
+		return prebuilt.desc, oci.Copy(ctx, prebuilt.repo, repo, prebuilt.desc, v1alpha1.ContentTag(v.index.Digest))
 	}
-	desc, _, err := oci.Push(ctx, repo, v.artifact, contentTag(v.index.Digest))
+	desc, _, err := oci.Push(ctx, repo, v.artifact, v1alpha1.ContentTag(v.index.Digest))
 	return desc, err
 }
 
-// contentTag is sha-<12 hex> of the content.
-func contentTag(digest string) string {
-	_, hex, _ := strings.Cut(digest, ":")
-	return "sha-" + hex[:12]
-}
-
-// stage returns a function that reports one finished thing of a stage.
-func (p *publisher) stage(stage string, all int) func(subject string, action target.Action) {
-	var mu sync.Mutex
-	done := 0
-	return func(subject string, action target.Action) {
+// stage returns a function that reports one finished thing of a stage, and how many bytes were sent for it.
+func (p *publisher) stage(stage string, all int) func(subject string, action target.Action, bytes int64) {
+	var (
+		mu   sync.Mutex
+		done int
+		sent int64
+	)
+	return func(subject string, action target.Action, bytes int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		done++
+		sent += bytes
 		if p.Progress != nil {
-			p.Progress(Event{Stage: stage, Subject: subject, Action: action, Done: done, All: all})
+			p.Progress(Event{Stage: stage, Subject: subject, Action: action, Done: done, All: all, Bytes: sent})
 		}
 	}
 }

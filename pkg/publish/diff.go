@@ -189,7 +189,7 @@ func (d *differ) compareTargets(ctx context.Context) error {
 			action = target.Changed
 			d.add(before, next)
 		}
-		progress(next.Cluster, action)
+		progress(next.Cluster, action, 0)
 		return nil
 	})
 }

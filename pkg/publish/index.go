@@ -40,12 +40,8 @@ func readIndex(ctx context.Context, registry oci.Registry, verifier *signing.Ver
 	return index, desc, err
 }
 
-func publicationTag(n int64) string { return fmt.Sprintf("pub-%d", n) }
-
-func generationTag(n int64) string { return fmt.Sprintf("gen-%d", n) }
-
 // ErrConcurrent says that another publish got in between.
-var ErrConcurrent = errors.New("another publish of this fleet finished in the meantime; run again")
+var ErrConcurrent = errors.New("another publish of this fleet got in between, and nothing of this one is seen by any cluster; run it again")
 
 // pushIndex stores the index under its own tag, signed: from here on the publish will be finished, by whoever.
 func (p *publisher) pushIndex(ctx context.Context, index v1alpha1.FleetIndex) (ocispec.Descriptor, error) {
@@ -59,21 +55,14 @@ func (p *publisher) pushIndex(ctx context.Context, index v1alpha1.FleetIndex) (o
 	}
 	artifact := oci.Artifact{Type: v1alpha1.ArtifactTypeFleet, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeFleetIndex, Data: data}}}
 	// Signed before it is tagged: what a reader finds under pub-<n> is always signed.
-	desc, _, err := oci.Push(ctx, repo, artifact)
+	desc, err := oci.PushNew(ctx, repo, artifact)
 	if err != nil {
 		return desc, err
 	}
-	if _, err := p.Signer.Sign(ctx, repo, desc); err != nil {
+	if err := p.Signer.SignNew(ctx, repo, desc); err != nil {
 		return desc, err
 	}
-	tag := publicationTag(index.Publication)
-	switch _, err := repo.Resolve(ctx, tag); {
-	case err == nil:
-		return desc, ErrConcurrent
-	case !errors.Is(err, oci.ErrNotFound):
-		return desc, err
-	}
-	return desc, repo.Tag(ctx, desc, tag)
+	return desc, takePublication(ctx, repo, index.Publication, desc)
 }
 
 // finish moves the tags of every target that differs from the parent, and the fleet's own last. Manifests that are
@@ -98,7 +87,7 @@ func (p *publisher) finish(ctx context.Context, parent, index v1alpha1.FleetInde
 		} else {
 			err = p.finishTarget(ctx, repo, cluster)
 		}
-		progress(cluster.Name, target.Changed)
+		progress(cluster.Name, target.Changed, 0)
 		return err
 	})
 	if err != nil {
@@ -108,7 +97,43 @@ func (p *publisher) finish(ctx context.Context, parent, index v1alpha1.FleetInde
 	if err != nil {
 		return err
 	}
-	return repo.Tag(ctx, desc, v1alpha1.TagCurrent)
+	if err := repo.Tag(ctx, desc, v1alpha1.TagCurrent); err != nil {
+		return err
+	}
+	return p.finishNewer(ctx, repo, index, desc)
+}
+
+// finishNewer looks whether somebody went on from this publish while it moved its tags: then some may have been moved
+// back, and are moved again.
+func (p *publisher) finishNewer(ctx context.Context, repo oci.Repository, index v1alpha1.FleetIndex, desc ocispec.Descriptor) error {
+	_, err := repo.Resolve(ctx, v1alpha1.PublicationTag(index.Publication+1))
+	if errors.Is(err, oci.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	verifier, err := p.ownVerifier(ctx)
+	if err != nil {
+		return err
+	}
+	newer, newerDesc, err := readIndex(ctx, p.registry, verifier, v1alpha1.PublicationTag(index.Publication+1))
+	if err != nil {
+		return err
+	}
+	if err := follows(newer, desc); err != nil {
+		return err
+	}
+	return p.finish(ctx, index, newer, newerDesc, nil)
+}
+
+// follows checks that an index was made from the one before it.
+func follows(index v1alpha1.FleetIndex, before ocispec.Descriptor) error {
+	if index.Parent == before.Digest.String() {
+		return nil
+	}
+	return fmt.Errorf("publication %d was made from another fleet index (%s) than the one before it (%s): %w; two registries were mixed, or one was restored from a backup: remove the tag %s of repository %s, and publish again",
+		index.Publication, index.Parent, before.Digest, oci.ErrDamaged, v1alpha1.PublicationTag(index.Publication), v1alpha1.RepositoryFleet)
 }
 
 // finishTarget moves the tags of a target that an interrupted publish left. The index names it by its digest: another
@@ -118,12 +143,12 @@ func (p *publisher) finishTarget(ctx context.Context, repo oci.Repository, clust
 	if err != nil {
 		return err
 	}
-	tagged, err := repo.Resolve(ctx, generationTag(cluster.Generation))
+	tagged, err := repo.Resolve(ctx, v1alpha1.GenerationTag(cluster.Generation))
 	if err != nil && !errors.Is(err, oci.ErrNotFound) {
 		return err
 	}
 	if err != nil || tagged.Digest != desc.Digest {
-		if err := repo.Tag(ctx, desc, generationTag(cluster.Generation)); err != nil {
+		if err := repo.Tag(ctx, desc, v1alpha1.GenerationTag(cluster.Generation)); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/oci/signing"
 	"pinnace.dev/pinnace/pkg/target"
 )
 
@@ -104,7 +105,7 @@ func (p *publisher) lastGeneration(ctx context.Context, cluster string) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	verifier, err := p.ownVerifier()
+	verifier, err := p.ownVerifier(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -121,40 +122,49 @@ func (p *publisher) pushTargets(ctx context.Context, targets []issuedTarget) err
 		}
 	}
 	progress := p.stage("target", len(changed))
-	return p.each(ctx, len(changed), func(ctx context.Context, i int) error {
-		if err := p.pushTarget(ctx, changed[i]); err != nil {
+	items := make([]signing.Item, len(changed))
+	err := p.each(ctx, len(changed), func(ctx context.Context, i int) (err error) {
+		var size int64
+		if items[i], size, err = p.pushTarget(ctx, changed[i]); err != nil {
 			return err
 		}
-		progress(changed[i].result.Cluster, changed[i].result.Action)
+		progress(changed[i].result.Cluster, changed[i].result.Action, size)
 		return nil
 	})
+	if err != nil || !p.Signer.Batches() {
+		return err
+	}
+	_, err = p.Signer.SignAll(ctx, items, p.jobs)
+	return err
 }
 
-func (p *publisher) pushTarget(ctx context.Context, t *issuedTarget) error {
+// pushTarget makes a target, stores it and signs it, where a signature takes no time.
+func (p *publisher) pushTarget(ctx context.Context, t *issuedTarget) (signing.Item, int64, error) {
 	next, err := t.make(ctx)
 	if err != nil {
-		return err
+		return signing.Item{}, 0, err
 	}
 	data, err := json.Marshal(next)
 	if err != nil {
-		return fmt.Errorf("target of cluster %s: %w", next.Cluster, err)
+		return signing.Item{}, 0, fmt.Errorf("target of cluster %s: %w", next.Cluster, err)
+	}
+	if len(data) > oci.MaxTarget {
+		return signing.Item{}, 0, fmt.Errorf("target of cluster %s: %w: %d bytes, and agents read at most %d; keep large values in a ConfigMap of a bundle",
+			next.Cluster, oci.ErrTooLarge, len(data), oci.MaxTarget)
 	}
 	repo, err := p.registry.Repository(v1alpha1.TargetRepository(next.Cluster))
 	if err != nil {
-		return err
+		return signing.Item{}, 0, err
 	}
 	artifact := oci.Artifact{Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: data}}}
-	desc, _, err := oci.Push(ctx, repo, artifact, generationTag(next.Generation))
-	if err != nil {
-		return err
-	}
-	if _, err := p.Signer.Sign(ctx, repo, desc); err != nil {
-		return err
+	desc, err := oci.PushNew(ctx, repo, artifact, v1alpha1.GenerationTag(next.Generation))
+	if err == nil && !p.Signer.Batches() {
+		err = p.Signer.SignNew(ctx, repo, desc)
 	}
 	t.manifest = artifact.Manifest()
 	t.index.Digest, t.index.ExpiresAt = desc.Digest.String(), next.ExpiresAt
 	t.result.Digest = t.index.Digest
-	return nil
+	return signing.Item{Repository: repo, Descriptor: desc}, int64(len(data)), err
 }
 
 func indexed(targets []issuedTarget) []v1alpha1.IndexCluster {
