@@ -16,9 +16,9 @@ import (
 )
 
 func newKeysCommand(s *session) *cobra.Command {
-	return group("keys", "Make keys to sign with",
-		"Make keys to sign with. They are cosign's: cosign generate-key-pair makes the same, and cosign verify --key accepts what they signed.",
-		newKeysGenerateCommand(s))
+	return group("keys", "Make and import keys to sign with",
+		"Make and import keys to sign with. They are cosign's: cosign generate-key-pair makes the same, and cosign verify --key accepts what they signed.",
+		newKeysGenerateCommand(s), newKeysImportCommand(s), newKeysPublicCommand(s))
 }
 
 type keysGenerateOptions struct {
@@ -58,7 +58,66 @@ Files that exist are never overwritten.`,
 	return cmd
 }
 
+func newKeysImportCommand(s *session) *cobra.Command {
+	var opts keysGenerateOptions
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Turn another tool's private key into a key pair",
+		Long: `Turn a private key that another tool made into a key pair in cosign's format, encrypted with a password. The file is
+PEM and not encrypted: PKCS #8, PKCS #1 or SEC 1, of ECDSA, RSA (2048 bits or more) or Ed25519.
+
+It is read and left as it is: delete it afterwards.`,
+		Example: `  # A key that OpenSSL made
+  openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out release.pem
+  pinnace keys import release.pem --output-key-prefix release
+
+  # One that is encrypted, without leaving it bare on a disk
+  pinnace keys import <(openssl pkcs8 -in old.pem) --output-key-prefix release`,
+		Args: arguments(1, 1, "one file"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			err := s.writeKeyPair(opts, func(password []byte) ([]byte, []byte, error) { return signing.ImportKey(args[0], password) })
+			return ofInput(err)
+		},
+	}
+	cmd.Flags().StringVar(&opts.prefix, "output-key-prefix", "cosign", "path of the files without .key and .pub")
+	cmd.Flags().StringVar(&opts.passwordFile, "password-file", "", "file with the password in its first line")
+	return cmd
+}
+
+func newKeysPublicCommand(s *session) *cobra.Command {
+	var key, passwordFile string
+	cmd := &cobra.Command{
+		Use:   "public",
+		Short: "Print the public key of a private one",
+		Long:  `Print the public key of a private one, PEM, as a trust policy names it: of a file, of the environment or of a key in a KMS.`,
+		Example: `  # Of a key file
+  pinnace keys public --key cosign.key > cosign.pub
+
+  # Of a key that never leaves its KMS
+  pinnace keys public --key awskms:///alias/release`,
+		Args: arguments(0, 0, "no argument"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if key == "" {
+				return usagef("no key is named; name one with --key")
+			}
+			signer, err := s.openKey(cmd.Context(), key, passwordFile)
+			if err != nil {
+				return err
+			}
+			return s.printf("%s", signer.PublicKey())
+		},
+	}
+	cmd.Flags().StringVar(&key, "key", "", "private key: a file, env://VARIABLE or a KMS's URI")
+	cmd.Flags().StringVar(&passwordFile, "password-file", "", "file with the key's password in its first line; COSIGN_PASSWORD when empty")
+	return cmd
+}
+
 func runKeysGenerate(s *session, opts keysGenerateOptions) error {
+	return s.writeKeyPair(opts, signing.GenerateKey)
+}
+
+// writeKeyPair asks for a password and writes what is made with it. Files that exist are left alone.
+func (s *session) writeKeyPair(opts keysGenerateOptions, make func(password []byte) (private, public []byte, err error)) error {
 	privateFile, publicFile := opts.prefix+".key", opts.prefix+".pub"
 	for _, file := range []string{privateFile, publicFile} {
 		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
@@ -69,9 +128,9 @@ func runKeysGenerate(s *session, opts keysGenerateOptions) error {
 	if err != nil {
 		return err
 	}
-	private, public, err := signing.GenerateKey(password)
+	private, public, err := make(password)
 	if err != nil {
-		return fmt.Errorf("generate key: %w", err)
+		return err
 	}
 	if err := writeKey(privateFile, private, 0o600); err != nil {
 		return err
@@ -156,27 +215,4 @@ func (s *session) ask(terminal *os.File, prompt string) ([]byte, error) {
 		return nil, fmt.Errorf("read password: %w", err)
 	}
 	return password, nil
-}
-
-// signer loads the private key.
-func (s *session) signer(keyFile, passwordFile string) (*signing.Signer, error) {
-	private, err := readSmallFile(keyFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("signing key %s: %w; make one with: pinnace keys generate", keyFile, fs.ErrNotExist)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	password, err := s.password(passwordFile, false)
-	if err != nil {
-		return nil, err
-	}
-	signer, err := signing.LoadSigner(private, password)
-	if errors.Is(err, signing.ErrPassword) {
-		return nil, fmt.Errorf("signing key %s: %w; check COSIGN_PASSWORD or --password-file", keyFile, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("signing key %s: %w", keyFile, err)
-	}
-	return signer, nil
 }

@@ -13,16 +13,16 @@ import (
 )
 
 type publishOptions struct {
-	fleet        fleetFlags
-	registry     registryFlags
-	prefix       string
-	key          string
-	passwordFile string
-	sealKey      string
-	allowPrune   bool
-	dryRun       bool
-	jobs         int
-	output       output
+	fleet    fleetFlags
+	registry registryFlags
+	prefix   string
+	signFlags
+	sealKey    string
+	allowPrune bool
+	dryRun     bool
+	refresh    bool
+	jobs       int
+	output     output
 }
 
 type publishResult struct {
@@ -39,6 +39,9 @@ func newPublishCommand(s *session) *cobra.Command {
 signed target to every cluster for which something changed. What agents look at is moved last: an interrupted
 publish changes nothing for them, and running it again goes on from there. The same input pushes nothing.
 
+A source that cannot be read stays as it was published last: its clusters keep what they have, the others are
+published, and the exit code is 3. What a range of a chart's versions meant stays until --refresh looks again.
+
 A publish that would remove more than half of what a cluster runs is refused without --allow-prune.
 
 Git repositories are read with the credentials of git and ssh, or with PINNACE_GIT_TOKEN and PINNACE_GIT_HOST.`,
@@ -53,11 +56,11 @@ Git repositories are read with the credentials of git and ssh, or with PINNACE_G
 	flags := cmd.Flags()
 	opts.fleet.register(cmd)
 	flags.StringVar(&opts.prefix, "registry", "", "prefix to publish below, instead of the fleet's spec.registry")
-	flags.StringVar(&opts.key, "key", "", "private key to sign with, as pinnace keys generate makes it")
-	flags.StringVar(&opts.passwordFile, "password-file", "", "file with the key's password in its first line; COSIGN_PASSWORD when empty")
+	opts.signFlags.register(cmd)
 	flags.StringVar(&opts.sealKey, "seal-key", "", "file that stays secret and the same, to tell which secret values changed; the signing key's when empty")
 	flags.BoolVar(&opts.allowPrune, "allow-prune", false, "permit removing more than half of what a cluster runs")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "say what would be published and write nothing")
+	flags.BoolVar(&opts.refresh, "refresh", false, "look again at what charts' versions, images' tags and remote bases mean, which otherwise stays as it was found")
 	flags.IntVar(&opts.jobs, "jobs", 0, "builds and pushes at the same time; four for each processor when 0")
 	opts.registry.register(cmd)
 	opts.output.register(cmd)
@@ -72,10 +75,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	if err != nil {
 		return err
 	}
-	if opts.key == "" {
-		return usagef("no key to sign with; name one with --key, or make one with: pinnace keys generate")
-	}
-	signer, err := s.signer(opts.key, opts.passwordFile)
+	signer, err := opts.signFlags.open(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	if err != nil {
 		return err
 	}
-	from.OCI = opts.registry.options(s)
+	from.OCI, from.Refresh = opts.registry.options(s), opts.refresh
 	progress := newProgress(s)
 	result, err := publish.Publish(ctx, publish.Options{
 		LoadOptions: from,

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -8,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 )
 
@@ -18,25 +19,25 @@ type verifyOptions struct {
 	prefix    string
 	policy    string
 	key       string
+	image     bool
 	registry  registryFlags
 	output    output
 }
 
 type verifyResult struct {
 	resultMeta
-	Reference  string   `json:"reference"`
-	Repository string   `json:"repository"`
-	Digest     string   `json:"digest"`
-	Signers    []string `json:"signers"`
+	Reference string `json:"reference"`
+	signing.Report
 }
 
 func newVerifyCommand(s *session) *cobra.Command {
 	var opts verifyOptions
 	cmd := &cobra.Command{
 		Use:   "verify REFERENCE",
-		Short: "Verify an artifact's signatures",
+		Short: "Verify an artifact's signatures, and show which count and why",
 		Long: `Verify the signatures of an artifact in a registry, by the trust policy that agents have, or by one public key.
-It exits with 6 when the signatures don't suffice.
+Every signature and attestation is shown: who signed, and why one doesn't count. It exits with 6 when they don't suffice.
+Nothing but the registry is asked: keys and trusted roots are files.
 
 A policy's rules match the repository's name below the fleet's prefix. The prefix is what stands before bundles/,
 targets/ or fleet; name it with --prefix where that doesn't fit.`,
@@ -44,7 +45,10 @@ targets/ or fleet; name it with --prefix where that doesn't fit.`,
   pinnace verify registry.example.com/fleet/targets/factory-01:current --policy trust.yaml
 
   # By one key
-  pinnace verify registry.example.com/fleet/bundles/shop@sha256:4c1e… --key cosign.pub`,
+  pinnace verify registry.example.com/fleet/bundles/shop@sha256:4c1e… --key cosign.pub
+
+  # A container image, by the policy's rules that begin with images://
+  pinnace verify ghcr.io/acme/app@sha256:9f2c… --policy trust.yaml --image`,
 		Args: arguments(1, 1, "one reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.reference = args[0]
@@ -55,6 +59,7 @@ targets/ or fleet; name it with --prefix where that doesn't fit.`,
 	flags.StringVar(&opts.policy, "policy", "", "trust policy, a TrustPolicy document")
 	flags.StringVar(&opts.key, "key", "", "public key, PEM, that must have signed")
 	flags.StringVar(&opts.prefix, "prefix", "", "the fleet's prefix: host[:port]/path")
+	flags.BoolVar(&opts.image, "image", false, "the reference is a container image, for the policy's rules that begin with images://")
 	opts.registry.register(cmd)
 	opts.output.register(cmd)
 	return cmd
@@ -64,7 +69,7 @@ func runVerify(ctx context.Context, s *session, opts verifyOptions) error {
 	if err := opts.output.check(); err != nil {
 		return err
 	}
-	prefix, name, reference, err := splitReference(opts.reference, opts.prefix)
+	repo, name, reference, err := opts.place(s)
 	if err != nil {
 		return err
 	}
@@ -72,32 +77,82 @@ func runVerify(ctx context.Context, s *session, opts verifyOptions) error {
 	if err != nil {
 		return err
 	}
-	registry, err := opts.registry.open(s, prefix)
-	if err != nil {
-		return err
-	}
-	repo, err := registry.Repository(name)
-	if err != nil {
-		return err
-	}
 	desc, err := repo.Resolve(ctx, reference)
 	if err != nil {
 		return fmt.Errorf("resolve %s: %w", opts.reference, err)
 	}
-	verified, err := verifier.Verify(ctx, repo, name, desc)
+	report, err := verifier.Inspect(ctx, repo, name, desc)
 	if err != nil {
 		return err
 	}
-	result := verifyResult{
-		resultMeta: newResultMeta("VerifyResult"), Reference: opts.reference, Repository: name,
-		Digest: desc.Digest.String(), Signers: verified.Signers(),
+	result := verifyResult{resultMeta: newResultMeta("VerifyResult"), Reference: opts.reference, Report: report}
+	if err := opts.output.print(s.Out, verifyView(result)); err != nil {
+		return err
 	}
-	return opts.output.print(s.Out, view{
+	refusal := report.Refusal()
+	switch {
+	case refusal == nil && report.Threshold == 0:
+		s.message(markWarning, "rule %q of the policy takes it without any signature", report.Rule)
+	case refusal == nil:
+		s.message(markDone, "%s by rule %q: signed by %s", report.Digest, report.Rule, strings.Join(report.Signers, ", "))
+	case !verifier.Enforces():
+		s.message(markWarning, "the policy's mode is warn: it would be taken, although: %v", refusal)
+	default:
+		return refusal
+	}
+	return nil
+}
+
+// place finds the repository, and the name of it that the policy's rules match. It does not touch the network.
+func (o verifyOptions) place(s *session) (repo oci.Repository, name, reference string, err error) {
+	if o.image {
+		host, repository, reference, err := takeApart(o.reference)
+		if err != nil {
+			return nil, "", "", err
+		}
+		registry, err := oci.OpenHost(host, o.registry.options(s))
+		if err != nil {
+			return nil, "", "", ofInput(err)
+		}
+		repo, err := registry.Repository(repository)
+		return repo, v1alpha1.ImageScheme + host + "/" + repository, reference, ofInput(err)
+	}
+	prefix, name, reference, err := splitReference(o.reference, o.prefix)
+	if err != nil {
+		return nil, "", "", err
+	}
+	registry, err := o.registry.open(s, prefix)
+	if err != nil {
+		return nil, "", "", err
+	}
+	repo, err = registry.Repository(name)
+	return repo, name, reference, err
+}
+
+// verifyView has one row for each signature and attestation.
+func verifyView(result verifyResult) view {
+	v := view{
 		data:    result,
-		columns: columns("REPOSITORY", "DIGEST", "SIGNERS"),
-		rows:    [][]string{{name, result.Digest, strings.Join(result.Signers, ",")}},
-		names:   []string{name + "@" + result.Digest},
-	})
+		columns: columns("SIGNER", "COUNTS", "WHAT", "FORMAT", "WHY", "+MANIFEST"),
+		names:   []string{result.Repository + "@" + result.Digest.String()},
+	}
+	for _, finding := range result.Findings {
+		who := cmp.Or(finding.Signer, finding.Identity, "?")
+		if finding.Identity != "" && finding.Signer != "" && finding.Signer != finding.Identity {
+			who += " = " + finding.Identity
+		}
+		counts, why := "no", finding.Message
+		if finding.Counts {
+			counts = "yes"
+		}
+		if finding.Reason != "" {
+			why = string(finding.Reason) + ": " + why
+		}
+		v.rows = append(v.rows, []string{
+			who, counts, cmp.Or(finding.Predicate, "signature"), string(finding.Format), why, finding.Manifest.String(),
+		})
+	}
+	return v
 }
 
 // loadVerifier takes a policy or a key: exactly one.
@@ -116,22 +171,10 @@ func loadVerifier(s *session, policyFile, keyFile string) (*signing.Verifier, er
 		}
 		return verifier, nil
 	case policyFile != "":
-		data, err := readSmallFile(policyFile)
-		if err != nil {
-			return nil, fmt.Errorf("trust policy: %w", err)
-		}
-		policy, _, err := document.Decode[v1alpha1.TrustPolicy](policyFile, data, v1alpha1.KindTrustPolicy)
-		if err != nil {
-			return nil, err
-		}
-		verifier, err := signing.NewVerifier(policy, signing.Options{
-			Dir:  filepath.Dir(policyFile),
+		verifier, err := signing.LoadPolicy(policyFile, signing.Options{
 			Warn: func(refused *signing.Error) { s.message(markWarning, "%v", refused) },
 		})
-		if err != nil {
-			return nil, ofInput(fmt.Errorf("%s: %w", policyFile, err))
-		}
-		return verifier, nil
+		return verifier, ofInput(err)
 	}
 	return nil, usagef("say whom to trust: --policy trust.yaml, or --key cosign.pub")
 }

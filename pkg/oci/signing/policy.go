@@ -26,6 +26,9 @@ type Verifier struct {
 	files    []string
 }
 
+// Enforces says whether the policy refuses; in mode warn it only tells.
+func (v *Verifier) Enforces() bool { return v.warn == nil }
+
 // Options of a verifier.
 type Options struct {
 	// Dir is the folder that the policy's files are relative to.

@@ -37,8 +37,8 @@ type Finding struct {
 	Message  string `json:"message,omitempty"`
 }
 
-// refusal is the report as an error; nil when it is verified.
-func (r *Report) refusal() *Error {
+// Refusal is the report as an error; nil when it is verified.
+func (r Report) Refusal() *Error {
 	if r.Verified {
 		return nil
 	}

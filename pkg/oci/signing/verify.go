@@ -29,7 +29,7 @@ func (v *Verifier) Verify(ctx context.Context, repo oci.Repository, name string,
 	if err != nil {
 		return oci.Verified{}, fmt.Errorf("verify %s@%s: %w", repo, desc.Digest, err)
 	}
-	if refusal := report.refusal(); refusal != nil {
+	if refusal := report.Refusal(); refusal != nil {
 		if v.warn == nil {
 			return oci.Verified{}, refusal
 		}
