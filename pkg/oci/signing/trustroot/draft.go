@@ -107,6 +107,9 @@ func NewDraft(spec Spec) (*Draft, error) {
 			if err != nil {
 				return nil, err
 			}
+			if key.Type == metadata.KeyTypeRSASSA_PSS_SHA256 {
+				return nil, errors.New("a root key is RSA, which TUF signs in another way than cosign; use an ECDSA P-256 or Ed25519 key")
+			}
 			if err := d.root.Signed.AddKey(key, name); err != nil {
 				return nil, err
 			}
@@ -250,11 +253,16 @@ func union(a, b []metadata.Signature) []metadata.Signature {
 
 // Need is how many signatures a version has of those that it needs, by the keys of one version.
 type Need struct {
-	Version   int64 // whose root keys
-	Have      int
-	Threshold int
-	Signed    []string // names of keys
-	Open      []string
+	Version   int64    `json:"version"` // whose root keys
+	Have      int      `json:"have"`
+	Threshold int      `json:"threshold"`
+	Signed    []string `json:"signed"` // names of keys
+	Open      []string `json:"open"`
+}
+
+// Spec returns what the draft says.
+func (d *Draft) Spec() (Spec, error) {
+	return (&Trust{root: d.root, targets: d.targets}).Spec()
 }
 
 // Needs says who has signed and who can still: by the draft's own keys, and by those of the version before.
