@@ -168,9 +168,9 @@ func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest
 				return err
 			}
 		}
-		if err := c.untag(ctx, name, kept); err != nil {
-			return err
-		}
+	}
+	if err := c.untagAll(ctx, subjects); err != nil {
+		return err
 	}
 	folder := filepath.Join(c.dir, ocispec.ImageBlobsDir, string(digest.SHA256))
 	entries, err := os.ReadDir(folder)
@@ -186,6 +186,17 @@ func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest
 		}
 	}
 	return nil
+}
+
+// untagAll forgets the signatures of all that is not kept, in one write.
+func (c *content) untagAll(ctx context.Context, subjects map[string]map[digest.Digest]bool) error {
+	end := oci.Batch(c.layout)
+	for name, kept := range subjects {
+		if err := c.untag(ctx, name, kept); err != nil {
+			return errors.Join(err, end())
+		}
+	}
+	return end()
 }
 
 // untag forgets the signatures of manifests that are not kept.

@@ -40,6 +40,9 @@ type layout struct {
 
 	mu   sync.RWMutex
 	tags map[string]ocispec.Descriptor // by "<repository>:<tag>"
+	// batches are under way; unsaved: the index on the disk lags behind.
+	batches int
+	unsaved bool
 }
 
 func (l *layout) load() error {
@@ -80,14 +83,52 @@ func (l *layout) create() error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(filepath.Join(l.dir, ocispec.ImageLayoutFile), marker, 0o644); err != nil {
+	if err := writeFile(filepath.Join(l.dir, ocispec.ImageLayoutFile), marker); err != nil {
 		return err
 	}
 	return l.save()
 }
 
-// save writes the index; the caller holds the lock.
+// writeFile replaces a file durably. The new one is made beside it: to look for a better place, as renameio does by
+// itself, costs more than to write.
+func writeFile(path string, data []byte) error {
+	return renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(filepath.Dir(path)))
+}
+
+func syncDir(dir string) error {
+	folder, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// Batch lets tags of a layout wait to be written until end is called: what grows by many is not written anew for each.
+// A power cut before leaves the tags of before. On anything but a layout it does nothing.
+func Batch(registry Registry) (end func() error) {
+	l, ok := registry.(*layout)
+	if !ok {
+		return func() error { return nil }
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.batches++
+	return func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.batches--
+		if !l.unsaved {
+			return nil
+		}
+		return l.save()
+	}
+}
+
+// save writes the index, or leaves that to the end of a batch; the caller holds the lock.
 func (l *layout) save() error {
+	if l.unsaved = l.batches > 0; l.unsaved {
+		return nil
+	}
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
 	for name, desc := range l.tags {
 		desc.Annotations = map[string]string{ocispec.AnnotationRefName: name}
@@ -100,7 +141,14 @@ func (l *layout) save() error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(l.dir, ocispec.ImageIndexFile), data, 0o644)
+	// What the index names must be there after a power cut: a rename is durable when its folder is.
+	if err := syncDir(filepath.Join(l.dir, ocispec.ImageBlobsDir, string(digest.SHA256))); err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(l.dir, ocispec.ImageIndexFile), data); err != nil {
+		return err
+	}
+	return syncDir(l.dir)
 }
 
 func (l *layout) String() string { return l.dir }
@@ -208,7 +256,7 @@ func (r *layoutRepository) Push(ctx context.Context, desc ocispec.Descriptor, co
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := renameio.WriteFile(path, content, 0o644); err != nil {
+		if err := writeFile(path, content); err != nil {
 			return err
 		}
 	}

@@ -161,6 +161,38 @@ func TestLayoutFindsDamagedBlobs(t *testing.T) {
 	}
 }
 
+func TestLayoutBatch(t *testing.T) {
+	dir := t.TempDir()
+	layout, err := oci.OpenLayout(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onDisk := func() int {
+		again, err := oci.OpenLayout(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tags, err := repository(t, again, "bundles/web").Tags(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(tags)
+	}
+	outer, inner := oci.Batch(layout), oci.Batch(layout)
+	if _, _, err := oci.Push(t.Context(), repository(t, layout, "bundles/web"), artifact, "one", "two"); err != nil {
+		t.Fatal(err)
+	}
+	if err := inner(); err != nil || onDisk() != 0 {
+		t.Errorf("within a batch %d tags were written, %v", onDisk(), err)
+	}
+	if err := outer(); err != nil || onDisk() != 2 {
+		t.Errorf("after the batch %d tags are written, %v", onDisk(), err)
+	}
+	if err := oci.Batch(oci.NewMemory())(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLayoutRefusesForeignFolders(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "thesis.tex"), nil, 0o600); err != nil {
