@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -38,14 +39,18 @@ func (r *Registry) Count(ctx context.Context) (*Counted, error) {
 // Close ends the proxy.
 func (c *Counted) Close() error { return c.server.Close() }
 
-// Writes counts what a client writes to a cluster.
+// Writes counts what a client writes to a cluster, and can slow it down.
 type Writes struct {
 	// Kubeconfig leads to the cluster by way of the count.
 	Kubeconfig string
 
 	count  atomic.Int64
+	delay  atomic.Int64
 	server *http.Server
 }
+
+// Delay holds every request up from now on.
+func (w *Writes) Delay(d time.Duration) { w.delay.Store(int64(d)) }
 
 // CountWrites puts a proxy before the API server that counts writing requests.
 func (c *Cluster) CountWrites(ctx context.Context) (*Writes, error) {
@@ -65,6 +70,12 @@ func (c *Cluster) CountWrites(ctx context.Context) (*Writes, error) {
 	w.server, addr, err = serve(ctx, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.count.Add(1)
+		}
+		if delay := time.Duration(w.delay.Load()); delay > 0 {
+			select {
+			case <-time.After(delay):
+			case <-r.Context().Done():
+			}
 		}
 		behind.ServeHTTP(rw, r)
 	}))
