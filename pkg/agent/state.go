@@ -117,7 +117,21 @@ func OpenState(dir string) (*State, error) {
 	if err := writePID(file); err != nil {
 		return fail(path, ReasonStateUnwritable, "free space on the disk", errors.Join(err, file.Close()))
 	}
-	return &State{dir: dir, lock: file}, nil
+	s := &State{dir: dir, lock: file}
+	s.sweep()
+	return s, nil
+}
+
+// sweep removes what writes left that a crash cut off. What cannot be removed does no harm.
+func (s *State) sweep() {
+	for _, folder := range []string{s.dir, s.ContentDir(), filepath.Join(s.ContentDir(), "blobs", "sha256"), filepath.Join(s.dir, inventoryDir)} {
+		entries, _ := os.ReadDir(folder)
+		for _, entry := range entries {
+			if strings.HasPrefix(entry.Name(), ".") && entry.Type().IsRegular() {
+				_ = os.Remove(filepath.Join(folder, entry.Name()))
+			}
+		}
+	}
 }
 
 func writePID(file *os.File) error {
@@ -244,7 +258,7 @@ func (s *State) writeJSON(path string, value any) error {
 
 // write replaces a file so that a power cut leaves the old or the new one.
 func (s *State) write(path string, data []byte) error {
-	err := renameio.WriteFile(path, data, stateFilePerm)
+	err := renameio.WriteFile(path, data, stateFilePerm, renameio.WithTempDir(filepath.Dir(path)))
 	if err == nil {
 		err = syncDir(filepath.Dir(path))
 	}
