@@ -10,6 +10,7 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/oci/signing"
 )
 
 // RepositoryTrust holds the trust root, relative to the fleet's prefix.
@@ -69,10 +70,15 @@ func (w *walker) walkImage(ctx context.Context, walk *imageWalk, mirror bool) er
 		return ctx.Err()
 	}
 	key := "image " + walk.reference
-	if err != nil {
-		w.missing(walk.reference, err)
-	} else {
+	switch {
+	case err == nil:
 		key = entry.Key()
+	case IsRefusal(err):
+		if err := w.refuse(ctx, key, err); err != nil {
+			return err
+		}
+	default:
+		w.missing(walk.reference, err)
 	}
 	for _, target := range walk.targets {
 		w.need(target, key)
@@ -81,7 +87,7 @@ func (w *walker) walkImage(ctx context.Context, walk *imageWalk, mirror bool) er
 }
 
 func (w *walker) findImage(ctx context.Context, walk *imageWalk, mirror bool) (*Entry, error) {
-	name, err := ParseImage(walk.reference)
+	name, err := oci.ParseImage(walk.reference)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +98,13 @@ func (w *walker) findImage(ctx context.Context, walk *imageWalk, mirror bool) (*
 	if err != nil {
 		return nil, err
 	}
-	entry := &Entry{Kind: KindImage, Reference: walk.reference, Tags: []string{contentTag(desc.Digest)}, Why: whyImage(walk.bundles)}
+	signers, err := w.verifyImage(ctx, s, name, desc)
+	if err != nil {
+		return nil, err
+	}
+	entry := &Entry{
+		Kind: KindImage, Reference: walk.reference, Tags: []string{contentTag(desc.Digest)}, Why: whyImage(walk.bundles), Signers: signers,
+	}
 	if name.Tag != "" {
 		entry.Moving = []string{name.Tag} // a tag of an image may move, and runtimes pull by it
 	}
@@ -106,8 +118,17 @@ func (w *walker) findImage(ctx context.Context, walk *imageWalk, mirror bool) (*
 	return entry, w.add(ctx, s, desc, entry)
 }
 
+// verifyImage asks the policy, where it has a rule for the image.
+func (w *walker) verifyImage(ctx context.Context, s *source, name oci.ImageName, desc ocispec.Descriptor) ([]string, error) {
+	verified, err := w.Verifier.Verify(ctx, s, v1alpha1.ImageScheme+name.Host+"/"+name.Repository, desc)
+	if refused := (*signing.Error)(nil); errors.As(err, &refused) && refused.Reason == signing.NoRule {
+		return nil, nil
+	}
+	return verified.Signers(), err
+}
+
 // locate finds where the image is read: beside the fleet where the sender is a mirror, or else at its own registry.
-func (w *walker) locate(ctx context.Context, name ImageName, mirror bool) (*source, ocispec.Descriptor, error) {
+func (w *walker) locate(ctx context.Context, name oci.ImageName, mirror bool) (*source, ocispec.Descriptor, error) {
 	reference := name.Tag
 	if name.Digest != "" {
 		reference = name.Digest.String()
@@ -131,7 +152,7 @@ func (w *walker) locate(ctx context.Context, name ImageName, mirror bool) (*sour
 }
 
 // foreign returns an image's own repository.
-func (w *walker) foreign(name ImageName) (*source, error) {
+func (w *walker) foreign(name oci.ImageName) (*source, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	key := "foreign " + name.Mirrored()

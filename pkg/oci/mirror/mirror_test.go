@@ -180,7 +180,7 @@ func checkSite(t *testing.T, registry oci.Registry, verifier *signing.Verifier, 
 
 func checkImage(t *testing.T, repo func(string) oci.Repository, verifier *signing.Verifier, image v1alpha1.Image) {
 	t.Helper()
-	name, err := mirror.ParseImage(image.Reference)
+	name, err := oci.ParseImage(image.Reference)
 	if err != nil {
 		t.Fatal(err)
 	}

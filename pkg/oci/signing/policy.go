@@ -4,30 +4,41 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
-	"pinnace.dev/pinnace/pkg/oci/signing/evidence"
 )
 
-// maxPolicyFile stops a policy, key or trusted root that is somebody's disk image by mistake.
-const maxPolicyFile = 4 << 20
-
-// Verifier verifies against one trust policy. It may be used concurrently.
+// Verifier verifies against one trust policy. It may be used concurrently, also while the policy changes.
 type Verifier struct {
-	rules    []rule
+	current atomic.Pointer[rules]
+	file    string // of the policy; empty where it didn't come from one
+	opts    Options
+	refresh sync.Mutex // one look at a time
+}
+
+// rules are a policy that was read and checked. They never change: another policy has others.
+type rules struct {
+	list     []rule
 	warn     func(*Error) // not nil: refusals are reported, not enforced
 	trustAll bool
+	images   bool // there are rules for container images
 	cache    *cache
-	files    []string
+	files    fingerprints // of everything that was read
+}
+
+func newVerifierOf(r *rules) *Verifier {
+	v := &Verifier{}
+	v.current.Store(r)
+	return v
 }
 
 // Enforces says whether the policy refuses; in mode warn it only tells.
-func (v *Verifier) Enforces() bool { return v.warn == nil }
+func (v *Verifier) Enforces() bool { return v.current.Load().warn == nil }
 
 // Options of a verifier.
 type Options struct {
@@ -37,9 +48,21 @@ type Options struct {
 	Warn func(*Error)
 }
 
-// LoadPolicy reads a policy from a file, and the files that it names.
+// LoadPolicy reads a policy from a file, and the files that it names. [Verifier.Refresh] reads them again.
 func LoadPolicy(file string, opts Options) (*Verifier, error) {
-	data, err := readFile(file)
+	opts.Dir = cmp.Or(opts.Dir, filepath.Dir(file))
+	read, err := loadRules(file, opts)
+	if err != nil {
+		return nil, err
+	}
+	v := newVerifierOf(read)
+	v.file, v.opts = file, opts
+	return v, nil
+}
+
+func loadRules(file string, opts Options) (*rules, error) {
+	files := fingerprints{}
+	data, err := files.read(file)
 	if err != nil {
 		return nil, fmt.Errorf("trust policy: %w", err)
 	}
@@ -47,18 +70,43 @@ func LoadPolicy(file string, opts Options) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts.Dir = cmp.Or(opts.Dir, filepath.Dir(file))
-	v, err := NewVerifier(policy, opts)
+	read, err := newRules(policy, opts, files)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	v.files = append(v.files, file)
-	return v, nil
+	return read, nil
+}
+
+// Refresh reads the policy again when one of its files changed, and brings it into force at once: whoever verifies
+// meanwhile goes by the one or the other. With an error, what was in force stays. Only policies from files change.
+func (v *Verifier) Refresh() (changed bool, err error) {
+	if v.file == "" || v.current.Load().files.current() {
+		return false, nil
+	}
+	v.refresh.Lock()
+	defer v.refresh.Unlock()
+	if v.current.Load().files.current() {
+		return false, nil // somebody else was faster
+	}
+	read, err := loadRules(v.file, v.opts)
+	if err != nil {
+		return false, err
+	}
+	v.current.Store(read)
+	return true, nil
 }
 
 // NewVerifier checks a policy and reads the key and root files that it names. It neither dials nor reads the clock.
 func NewVerifier(policy v1alpha1.TrustPolicy, opts Options) (*Verifier, error) {
-	v := &Verifier{cache: newCache()}
+	read, err := newRules(policy, opts, fingerprints{})
+	if err != nil {
+		return nil, err
+	}
+	return newVerifierOf(read), nil
+}
+
+func newRules(policy v1alpha1.TrustPolicy, opts Options, files fingerprints) (*rules, error) {
+	v := &rules{cache: newCache(), files: files}
 	switch policy.Spec.Mode {
 	case "", v1alpha1.PolicyEnforce:
 	case v1alpha1.PolicyWarn:
@@ -72,7 +120,7 @@ func NewVerifier(policy v1alpha1.TrustPolicy, opts Options) (*Verifier, error) {
 	if len(policy.Spec.Rules) == 0 {
 		return nil, errors.New("trust policy: spec.rules: no rule, so nothing would ever be accepted; add one with match: '**'")
 	}
-	reader, err := newRuleReader(policy.Spec, opts.Dir)
+	reader, err := newRuleReader(policy.Spec, opts.Dir, files)
 	if err != nil {
 		return nil, fmt.Errorf("trust policy: %w", err)
 	}
@@ -81,9 +129,9 @@ func NewVerifier(policy v1alpha1.TrustPolicy, opts Options) (*Verifier, error) {
 		if err != nil {
 			return nil, fmt.Errorf("trust policy: spec.rules[%d]: %w", i, err)
 		}
-		v.rules = append(v.rules, rule)
+		v.list = append(v.list, rule)
+		v.images = v.images || strings.HasPrefix(spec.Match, v1alpha1.ImageScheme)
 	}
-	v.files = reader.files
 	return v, nil
 }
 
@@ -96,176 +144,4 @@ func NewKeyVerifier(name string, public []byte) (*Verifier, error) {
 }
 
 // TrustAllUnsafe verifies nothing: for tests, and for fleets that turned verification off.
-func TrustAllUnsafe() *Verifier { return &Verifier{trustAll: true, cache: newCache()} }
-
-// ruleReader turns the policy's rules into parties, and reads each file once.
-type ruleReader struct {
-	dir         string
-	trustedRoot string
-	keyless     bool           // transparency is required
-	log         *evidence.Root // not nil: keys' signatures must be in it
-	roots       map[string]*evidence.Root
-	files       []string
-}
-
-func newRuleReader(spec v1alpha1.TrustPolicySpec, dir string) (*ruleReader, error) {
-	r := &ruleReader{dir: dir, trustedRoot: spec.TrustedRoot, roots: map[string]*evidence.Root{}}
-	keys := false
-	for _, one := range []struct {
-		field, value string
-		preset       bool
-		into         *bool
-	}{
-		{"keyless", spec.Transparency.Keyless, true, &r.keyless},
-		{"keys", spec.Transparency.Keys, false, &keys},
-	} {
-		switch one.value {
-		case "":
-			*one.into = one.preset
-		case v1alpha1.TransparencyRequired:
-			*one.into = true
-		case v1alpha1.TransparencyIgnore:
-		default:
-			return nil, fmt.Errorf("spec.transparency.%s: %q is neither required nor ignore", one.field, one.value)
-		}
-	}
-	if !keys {
-		return r, nil
-	}
-	if spec.TrustedRoot == "" {
-		return nil, errors.New("spec.transparency.keys: required needs the log's key; name a trusted_root.json in spec.trustedRoot")
-	}
-	data, err := r.read(spec.TrustedRoot)
-	if err != nil {
-		return nil, fmt.Errorf("spec.trustedRoot: %w", err)
-	}
-	if r.log, err = evidence.NewRoot(data, true); err != nil {
-		return nil, fmt.Errorf("spec.trustedRoot: %s: %w", spec.TrustedRoot, err)
-	}
-	return r, nil
-}
-
-func (r *ruleReader) read(name string) ([]byte, error) {
-	path := name
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(r.dir, path)
-	}
-	r.files = append(r.files, path)
-	return readFile(path)
-}
-
-func readFile(path string) ([]byte, error) {
-	file, err := os.Open(filepath.Clean(path))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxPolicyFile+1))
-	if err == nil && len(data) > maxPolicyFile {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxPolicyFile)
-	}
-	return data, err
-}
-
-func (r *ruleReader) rule(spec v1alpha1.TrustRule) (rule, error) {
-	out := rule{match: newPattern(spec.Match), threshold: max(1, spec.Signers.Threshold), unsigned: spec.UnsafeAllowUnsigned}
-	switch {
-	case spec.Match == "":
-		return out, errors.New("match: empty; name a repository pattern such as targets/**")
-	case spec.Signers.Threshold < 0:
-		return out, fmt.Errorf("signers.threshold: %d is negative", spec.Signers.Threshold)
-	case spec.UnsafeAllowUnsigned && !strings.HasPrefix(spec.Match, v1alpha1.ImageScheme):
-		return out, errors.New("unsafeAllowUnsigned: only for container images, " + v1alpha1.ImageScheme + "…: bundles and targets are always signed")
-	case spec.UnsafeAllowUnsigned:
-		return out, nil
-	}
-	if err := r.keys(spec.Signers.Keys, &out); err != nil {
-		return out, err
-	}
-	for i, identity := range spec.Signers.Keyless {
-		party, err := r.identity(identity)
-		if err != nil {
-			return out, fmt.Errorf("signers.keyless[%d]: %w", i, err)
-		}
-		out.parties = append(out.parties, party)
-	}
-	if out.threshold > len(out.parties) {
-		return out, fmt.Errorf("signers: threshold %d of %d signers can never be met", out.threshold, len(out.parties))
-	}
-	for i, attestation := range spec.Attestations {
-		wanted, err := newAttestation(attestation)
-		if err != nil {
-			return out, fmt.Errorf("attestations[%d]: %w", i, err)
-		}
-		out.attestations = append(out.attestations, wanted)
-	}
-	return out, nil
-}
-
-func (r *ruleReader) keys(keys []v1alpha1.PublicKey, out *rule) error {
-	seen := map[string]string{}
-	for i, spec := range keys {
-		pem, err := r.key(spec)
-		if err != nil {
-			return fmt.Errorf("signers.keys[%d]: %w", i, err)
-		}
-		key, err := evidence.NewKey(pem, r.log)
-		if err != nil {
-			return fmt.Errorf("signers.keys[%d]: %w", i, err)
-		}
-		if spec.Name == "" {
-			return fmt.Errorf("signers.keys[%d]: name: empty; refusals and reports name keys by it", i)
-		}
-		// One key under two names would meet a threshold of two alone.
-		if other, ok := seen[key.PEM()]; ok {
-			return fmt.Errorf("signers.keys[%d]: %s is the same key as %s", i, spec.Name, other)
-		}
-		seen[key.PEM()] = spec.Name
-		out.parties = append(out.parties, party{name: spec.Name, key: key})
-	}
-	return nil
-}
-
-func (r *ruleReader) key(spec v1alpha1.PublicKey) ([]byte, error) {
-	switch {
-	case spec.PublicKey != "" && spec.File != "":
-		return nil, errors.New("both publicKey and file are set; keep one")
-	case spec.PublicKey != "":
-		return []byte(spec.PublicKey), nil
-	case spec.File == "":
-		return nil, errors.New("neither publicKey nor file is set")
-	}
-	return r.read(spec.File)
-}
-
-func (r *ruleReader) identity(spec v1alpha1.Identity) (party, error) {
-	if (spec.Issuer == "") == (spec.IssuerRegExp == "") {
-		return party{}, errors.New("set exactly one of issuer and issuerRegExp: anybody can have any identity of some issuer")
-	}
-	if (spec.Identity == "") == (spec.IdentityRegExp == "") {
-		return party{}, errors.New("set exactly one of identity and identityRegExp: an issuer issues to everybody")
-	}
-	who := &identity{}
-	var err error
-	if who.issuer, err = newMatcher(spec.Issuer, spec.IssuerRegExp); err != nil {
-		return party{}, fmt.Errorf("issuerRegExp: %w", err)
-	}
-	if who.subject, err = newMatcher(spec.Identity, spec.IdentityRegExp); err != nil {
-		return party{}, fmt.Errorf("identityRegExp: %w", err)
-	}
-	file := cmp.Or(spec.TrustedRoot, r.trustedRoot)
-	if file == "" {
-		return party{}, errors.New("trustedRoot: none, here or in spec.trustedRoot; cosign trusted-root create writes one, and verifying then needs no network")
-	}
-	if who.root = r.roots[file]; who.root == nil {
-		data, err := r.read(file)
-		if err != nil {
-			return party{}, fmt.Errorf("trustedRoot: %w", err)
-		}
-		if who.root, err = evidence.NewRoot(data, r.keyless); err != nil {
-			return party{}, fmt.Errorf("trustedRoot %s: %w", file, err)
-		}
-		r.roots[file] = who.root
-	}
-	return party{name: cmp.Or(spec.Name, spec.Identity, spec.IdentityRegExp), identity: who}, nil
-}
+func TrustAllUnsafe() *Verifier { return newVerifierOf(&rules{trustAll: true, cache: newCache()}) }

@@ -37,10 +37,10 @@ func (i *identity) matches(who evidence.Identity) bool {
 
 // rule returns the most specific rule that matches: the one with the most characters that aren't wildcards, and of
 // equal ones the first.
-func (v *Verifier) rule(name string) *rule {
+func (v *rules) rule(name string) *rule {
 	var best *rule
-	for i := range v.rules {
-		rule := &v.rules[i]
+	for i := range v.list {
+		rule := &v.list[i]
 		// ** is for repositories of the fleet; images have rules of their own.
 		if strings.HasPrefix(name, v1alpha1.ImageScheme) != strings.HasPrefix(rule.match.text, v1alpha1.ImageScheme) {
 			continue

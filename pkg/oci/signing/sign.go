@@ -78,7 +78,7 @@ func (s *Signer) Verifier(ctx context.Context) (*Verifier, error) {
 	if one.identity != nil && one.identity.root == nil {
 		return nil, errors.New("no trusted root verifies what this identity signed before; name a trusted_root.json")
 	}
-	return &Verifier{cache: newCache(), rules: []rule{{match: newPattern("**"), threshold: 1, parties: []party{one}}}}, nil
+	return newVerifierOf(&rules{cache: newCache(), list: []rule{{match: newPattern("**"), threshold: 1, parties: []party{one}}}}), nil
 }
 
 func (s *Signer) party(ctx context.Context) (party, error) {

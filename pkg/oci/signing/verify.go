@@ -18,36 +18,38 @@ import (
 // be read. It stops at the first signatures that suffice, and asks for nothing when this verifier accepted the digest
 // there before.
 func (v *Verifier) Verify(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (oci.Verified, error) {
-	if v.trustAll {
+	rules := v.current.Load()
+	if rules.trustAll {
 		return verified.New(desc, "unsafe: everything is trusted", nil, nil), nil
 	}
 	key := cacheKey{repo.String(), name, desc.Digest}
-	if found, ok := v.cache.get(key); ok {
+	if found, ok := rules.cache.get(key); ok {
 		return verified.New(desc, found.rule, found.signers, found.evidence), nil
 	}
-	report, proof, err := v.examine(ctx, repo, name, desc, false)
+	report, proof, err := rules.examine(ctx, repo, name, desc, false)
 	if err != nil {
 		return oci.Verified{}, fmt.Errorf("verify %s@%s: %w", repo, desc.Digest, err)
 	}
 	if refusal := report.Refusal(); refusal != nil {
-		if v.warn == nil {
+		if rules.warn == nil {
 			return oci.Verified{}, refusal
 		}
-		v.warn(refusal)
+		rules.warn(refusal)
 		return verified.New(desc, "warn: "+refusal.Error(), nil, proof), nil
 	}
 	found := acceptance{rule: report.Rule, signers: report.Signers, evidence: proof}
-	v.cache.put(key, found)
+	rules.cache.put(key, found)
 	return verified.New(desc, found.rule, found.signers, found.evidence), nil
 }
 
 // Inspect looks at every signature and attestation, also at those that Verify needn't look at, and says why they count
 // or don't. An error means that they could not be read; a refusal stands in the report.
 func (v *Verifier) Inspect(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (Report, error) {
-	if v.trustAll {
+	rules := v.current.Load()
+	if rules.trustAll {
 		return Report{Repository: name, Digest: desc.Digest, Verified: true, Rule: "unsafe: everything is trusted"}, nil
 	}
-	report, _, err := v.examine(ctx, repo, name, desc, true)
+	report, _, err := rules.examine(ctx, repo, name, desc, true)
 	if err != nil {
 		return report, fmt.Errorf("verify %s@%s: %w", repo, desc.Digest, err)
 	}
@@ -55,7 +57,7 @@ func (v *Verifier) Inspect(ctx context.Context, repo oci.Repository, name string
 }
 
 // examine gathers proofs, place by place, and decides. all looks further than needed.
-func (v *Verifier) examine(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor, all bool) (Report, []oci.Attached, error) {
+func (v *rules) examine(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor, all bool) (Report, []oci.Attached, error) {
 	report := Report{Repository: name, Digest: desc.Digest}
 	rule := v.rule(name)
 	if rule == nil {

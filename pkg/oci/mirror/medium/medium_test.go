@@ -218,7 +218,7 @@ func checkBundle(ctx context.Context, site oci.Registry, verifier *signing.Verif
 		return err
 	}
 	for _, image := range bundle.Config.Images {
-		parsed, err := mirror.ParseImage(image.Reference)
+		parsed, err := oci.ParseImage(image.Reference)
 		if err != nil {
 			return err
 		}
