@@ -15,7 +15,7 @@ var layers = [][]string{
 	{"pkg/oci/signing", "pkg/oci/registry", "pkg/manifests"},
 	{"pkg/oci/signing/kms", "pkg/oci/signing/keyless", "pkg/oci/signing/signingtest"},
 	{"pkg/oci/registrytest"},
-	{"pkg/bundler/resolution"}, // what names meant: for charts, images and bases alike
+	{"pkg/bundler/resolution", "pkg/bundler/chartref"}, // what names meant, and what charts are called: for several of the next
 	{"pkg/bundler/source", "pkg/bundler/render", "pkg/bundler/fleetyaml", "pkg/bundler/chart", "pkg/target", "pkg/agent/apply"},
 	{"pkg/bundler", "pkg/publish/preview", "pkg/publish/gates", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
 	{"pkg/publish", "pkg/agent"},

@@ -50,6 +50,10 @@ func newScope(bundle *v1alpha1.TargetBundle, limits []v1alpha1.Limit) (Scope, er
 	if !scope.Namespace(bundle.Namespace) {
 		return Scope{}, fmt.Errorf("namespace %q is not allowed for source %q", bundle.Namespace, bundle.Source.Name)
 	}
+	if scope.namespaced && len(bundle.NamespaceLabels)+len(bundle.NamespaceAnnotations) > 0 {
+		// They say how privileged pods may be.
+		return Scope{}, fmt.Errorf("namespaceLabels and namespaceAnnotations are not allowed for source %q: they change a namespace itself", bundle.Source.Name)
+	}
 	return scope, nil
 }
 

@@ -126,3 +126,20 @@ func TestGlob(t *testing.T) {
 		}
 	}
 }
+
+// A restricted source doesn't say how privileged the pods of its namespace may be.
+func TestScopeOfNamespaceLabels(t *testing.T) {
+	t.Parallel()
+	labels := v1alpha1.DeployOptions{NamespaceLabels: map[string]string{"pod-security.kubernetes.io/enforce": "privileged"}}
+	bundle := v1alpha1.TargetBundle{Namespace: "team-a", Source: v1alpha1.SourceIdentity{Name: "team"}, DeployOptions: labels}
+	if _, err := newScope(&bundle, nil); err != nil {
+		t.Errorf("nothing is restricted: %v", err)
+	}
+	if _, err := newScope(&bundle, []v1alpha1.Limit{{Source: "team"}}); err == nil || !strings.Contains(err.Error(), "namespaceLabels") {
+		t.Errorf("limited by the agent: got %v", err)
+	}
+	bundle.Restrict = &v1alpha1.Restrict{Namespaces: []string{"team-*"}}
+	if _, err := newScope(&bundle, nil); err == nil || !strings.Contains(err.Error(), "namespaceLabels") {
+		t.Errorf("restricted by the target: got %v", err)
+	}
+}

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
-	"pinnace.dev/pinnace/pkg/bundler/chart"
+	"pinnace.dev/pinnace/pkg/bundler/chartref"
 	"pinnace.dev/pinnace/pkg/bundler/render"
 )
 
@@ -31,7 +31,7 @@ type charts struct {
 
 // remoteChart is a chart outside of the source, resolved and not yet fetched.
 type remoteChart struct {
-	ref   chart.Reference
+	ref   chartref.Reference
 	found v1alpha1.Resolution
 }
 
@@ -49,7 +49,7 @@ func (f *Found) resolveCharts(ctx context.Context) error {
 	if helm == nil {
 		return nil
 	}
-	ref, remote, err := chart.Remote(*helm)
+	ref, remote, err := chartref.Parse(*helm)
 	switch {
 	case err != nil:
 		return f.Document.Errorf("spec.helm.chart", "helm: %v", err)
@@ -81,7 +81,7 @@ func declares(folder render.Folder, description []byte) bool {
 	return err == nil || bytes.Contains(description, []byte("dependencies"))
 }
 
-func (f *Found) resolveChart(ctx context.Context, ref chart.Reference) (*remoteChart, error) {
+func (f *Found) resolveChart(ctx context.Context, ref chartref.Reference) (*remoteChart, error) {
 	if f.options.Charts == nil {
 		return nil, fmt.Errorf("chart %s: is outside of the source, and nothing is fetched here", ref)
 	}

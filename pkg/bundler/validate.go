@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
-	"pinnace.dev/pinnace/pkg/bundler/chart"
+	"pinnace.dev/pinnace/pkg/bundler/chartref"
 	"pinnace.dev/pinnace/pkg/bundler/render"
 )
 
@@ -97,7 +97,7 @@ func (c *check) helm(helm *v1alpha1.Helm) {
 }
 
 func (c *check) chart(helm v1alpha1.Helm) {
-	switch _, remote, err := chart.Remote(helm); {
+	switch _, remote, err := chartref.Parse(helm); {
 	case err != nil:
 		c.report("spec.helm.chart", "%v", err)
 		return

@@ -103,6 +103,9 @@ func New(fleet Fleet) (*Fleet, error) {
 		}
 		errs = append(errs, f.compileRules(bundle, &f.rules[i])...)
 		errs = append(errs, f.checkDependencies(bundle)...)
+		if err := bundle.checkNamespaceLabels(); err != nil {
+			errs = append(errs, bundle.Document.Errorf("spec.namespaceLabels", "bundle %q: %v", bundle.Metadata.Name, err))
+		}
 		if err := bundle.checkServiceAccount(); err != nil {
 			errs = append(errs, bundle.Document.Errorf("spec.serviceAccount", "bundle %q: %v", bundle.Metadata.Name, err))
 		}

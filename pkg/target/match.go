@@ -14,6 +14,7 @@ import (
 type matcher struct {
 	rule     v1alpha1.TargetRule
 	group    labels.Selector // nil: any
+	groups   *groups         // nil: any
 	selector labels.Selector // nil: any
 	// selectorText is the selector in kubectl's words.
 	selectorText string
@@ -30,6 +31,12 @@ func (f *Fleet) newMatcher(rule v1alpha1.TargetRule) (matcher, error) {
 		if m.group = f.groups[rule.ClusterGroup]; m.group == nil {
 			return m, fmt.Errorf("cluster group %q is not in the inventory; there are %s",
 				rule.ClusterGroup, names(f.Groups, func(g Group) string { return g.Metadata.Name }))
+		}
+	}
+	if rule.ClusterGroupSelector != nil {
+		var err error
+		if m.groups, err = f.selectGroups(rule.ClusterGroupSelector); err != nil {
+			return m, fmt.Errorf("clusterGroupSelector: %w", err)
 		}
 	}
 	if rule.ClusterSelector != nil {
@@ -59,6 +66,8 @@ func (m *matcher) match(seen *view) (matched bool, why string) {
 		return false, "cluster name is not " + m.rule.ClusterName
 	case m.group != nil && !m.group.Matches(set):
 		return false, "not in cluster group " + m.rule.ClusterGroup
+	case m.groups != nil && !m.groups.match(set):
+		return false, "in no cluster group with labels " + m.groups.text
 	case m.selector != nil && !m.selector.Matches(set):
 		return false, "labels don't match " + m.selectorText
 	}
@@ -77,6 +86,9 @@ func describe(rule v1alpha1.TargetRule) string {
 	}
 	if rule.ClusterGroup != "" {
 		parts = append(parts, "clusterGroup "+rule.ClusterGroup)
+	}
+	if rule.ClusterGroupSelector != nil {
+		parts = append(parts, "clusterGroupSelector "+metav1.FormatLabelSelector(rule.ClusterGroupSelector))
 	}
 	if rule.ClusterSelector != nil {
 		parts = append(parts, "clusterSelector "+metav1.FormatLabelSelector(rule.ClusterSelector))

@@ -22,6 +22,15 @@ func (b *Bundle) CheckNamespace(namespace string) error {
 		namespace, b.Source.Name, strings.Join(b.Restrict.Namespaces, ", "))
 }
 
+// checkNamespaceLabels refuses labels on a restricted source's namespace: they say how privileged its pods may be.
+func (b *Bundle) checkNamespaceLabels() error {
+	if b.Restrict == nil || len(b.Restrict.Namespaces) == 0 || len(b.Spec.NamespaceLabels)+len(b.Spec.NamespaceAnnotations) == 0 {
+		return nil
+	}
+	return fmt.Errorf("namespaceLabels and namespaceAnnotations are not allowed for source %q, which is restricted to namespaces; "+
+		"who runs the fleet sets them", b.Source.Name)
+}
+
 // checkServiceAccount refuses another service account than the one that the bundle's source is restricted to.
 func (b *Bundle) checkServiceAccount() error {
 	account := b.Spec.ServiceAccount

@@ -37,6 +37,7 @@ func bundle(name string, spec v1alpha1.BundleSpec) Bundle {
 func group(name, key, value string) Group {
 	var g Group
 	g.Metadata.Name = name
+	g.Metadata.Labels = map[string]string{"kind": "early"}
 	g.Spec.Selector.MatchLabels = map[string]string{key: value}
 	return g
 }
@@ -84,6 +85,8 @@ func TestTargeting(t *testing.T) {
 		{"by expression", []v1alpha1.TargetRule{{Expression: "cluster.labels.region == 'sea' || cluster.values.site.id == '02'"}}, []string{"factory-02", "ship-7"}},
 		{"a key that a cluster doesn't have is false", []v1alpha1.TargetRule{{Expression: "cluster.labels.ring == 'canary'"}}, []string{"factory-01"}},
 		{"by group", []v1alpha1.TargetRule{{ClusterGroup: "canary"}}, []string{"factory-01"}},
+		{"by the groups' labels", []v1alpha1.TargetRule{{ClusterGroupSelector: selector("kind", "early")}}, []string{"factory-01"}},
+		{"no group has the labels", []v1alpha1.TargetRule{{ClusterGroupSelector: selector("kind", "late"), AllowEmpty: true}}, nil},
 		{"any rule may match", []v1alpha1.TargetRule{{ClusterName: "ship-7"}, {ClusterGroup: "canary"}}, []string{"factory-01", "ship-7"}},
 		{"all fields of one rule must", []v1alpha1.TargetRule{{ClusterGroup: "canary", ClusterSelector: selector("region", "sea"), AllowEmpty: true}}, nil},
 	} {
@@ -201,6 +204,7 @@ func TestBadFleets(t *testing.T) {
 		{"endless expression", world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, [1,2,3,4,5,6,7,8,9,10].all(d, [1,2,3,4,5,6,7,8,9,10].all(e, a+b+c+d+e > 0)))))"}}})), "selects none"},
 		{"namespace out of bounds", world(restricted(v1alpha1.BundleSpec{Namespace: "kube-system"})), `namespace "kube-system" is not allowed for source "platform", which is restricted to team-a-*`},
 		{"no namespace is default", world(restricted(v1alpha1.BundleSpec{})), `namespace "default" is not allowed`},
+		{"labels on a namespace", world(restricted(v1alpha1.BundleSpec{Namespace: "team-a-x", DeployOptions: v1alpha1.DeployOptions{NamespaceLabels: map[string]string{"pod-security.kubernetes.io/enforce": "privileged"}}})), "namespaceLabels and namespaceAnnotations are not allowed"},
 		{"another service account", world(restricted(v1alpha1.BundleSpec{Namespace: "team-a-x", DeployOptions: v1alpha1.DeployOptions{ServiceAccount: "admin"}})), `service account "admin" is not allowed`},
 		{"duplicate cluster", double, `duplicate cluster "ship-7"`},
 		{"duplicate bundle", world(bundle("web", v1alpha1.BundleSpec{}), bundle("web", v1alpha1.BundleSpec{})), `duplicate bundle "web"`},

@@ -16,6 +16,10 @@ var namespaces = Mapping{
 	GroupVersionResource: schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}, Kind: "Namespace",
 }
 
+// namespaceManager owns the labels that a bundle asks for on its namespace: those that it no longer asks for go, and
+// those of whoever made the namespace stay.
+const namespaceManager = v1alpha1.FieldManager + "-namespace"
+
 func namespaceRef(name string) Ref { return Ref{APIVersion: "v1", Kind: "Namespace", Name: name} }
 
 // ownNamespace is the namespace that the bundle needs and doesn't bring itself; none when it certainly is there
@@ -45,13 +49,37 @@ func (r *run) ownNamespace(objects []*unstructured.Unstructured) Inventory {
 func (r *run) firstNamespace(ctx context.Context, objects []*unstructured.Unstructured) (Inventory, []Change, error) {
 	own := r.ownNamespace(objects)
 	if len(own) == 0 || r.bundle.Previous.Has(own[0]) {
-		return own, nil, nil
+		return own, nil, r.labelNamespace(ctx, objects)
 	}
 	created, err := r.createNamespace(ctx, own[0].Name)
+	if err == nil {
+		err = r.labelNamespace(ctx, objects)
+	}
 	if err != nil || !created {
 		return nil, nil, err
 	}
 	return own, []Change{{Object: own[0], Action: Created}}, nil
+}
+
+// labelNamespace sets the labels and annotations that the bundle asks for on its namespace, whoever made that. One that
+// the bundle brings itself is left as it is written.
+func (r *run) labelNamespace(ctx context.Context, objects []*unstructured.Unstructured) error {
+	options := r.bundle.Options
+	if len(options.NamespaceLabels)+len(options.NamespaceAnnotations) == 0 {
+		return nil
+	}
+	ref := namespaceRef(r.bundle.namespace())
+	if slices.ContainsFunc(objects, func(object *unstructured.Unstructured) bool { return RefOf(object).ID() == ref.ID() }) {
+		return nil
+	}
+	namespace := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
+	namespace.SetName(ref.Name)
+	namespace.SetLabels(options.NamespaceLabels)
+	namespace.SetAnnotations(options.NamespaceAnnotations)
+	if _, _, err := r.client.apply(ctx, namespaces, namespace, applyOptions{manager: namespaceManager}); err != nil {
+		return fmt.Errorf("labels of namespace %s: %w", ref.Name, err)
+	}
+	return nil
 }
 
 // Namespace creates the bundle's namespace when it is absent, for those who bring objects by other means. It returns

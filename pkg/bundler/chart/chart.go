@@ -1,6 +1,6 @@
 // Package chart finds Helm charts outside of a source, in OCI registries and classic HTTP repositories, and fetches them.
 //
-// [Remote] tells what a bundle refers to. [Store.Resolve] finds which version of it that means, once, and
+// [Store.Resolve] finds which version of it that means, once, and
 // [Store.Fetch] gets that version's bytes: from the cache on disk when they are there, else from where they were found,
 // and only with the digest that was recorded.
 package chart
@@ -21,6 +21,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/chartref"
 	"pinnace.dev/pinnace/pkg/bundler/resolution"
 	"pinnace.dev/pinnace/pkg/oci"
 )
@@ -76,11 +77,11 @@ func New(options Options) (*Store, error) {
 }
 
 // Resolve returns which version a reference means and the digest of its packed chart.
-func (s *Store) Resolve(ctx context.Context, ref Reference) (v1alpha1.Resolution, error) {
-	name := resolution.Name{Kind: v1alpha1.ResolvedChart, Reference: ref.String(), Fixed: ref.Fixed()}
+func (s *Store) Resolve(ctx context.Context, ref chartref.Reference) (v1alpha1.Resolution, error) {
+	name := resolution.Name{Kind: v1alpha1.ResolvedChart, Reference: ref.String(), Fixed: ref.Exact()}
 	found, err := s.options.Memory.Resolve(ctx, name, func(ctx context.Context) (v1alpha1.Resolution, error) {
 		switch {
-		case strings.HasPrefix(ref.Repository, ociScheme):
+		case strings.HasPrefix(ref.Repository, chartref.OCIScheme):
 			return s.resolveOCI(ctx, ref)
 		case ref.Repository == "":
 			return s.resolveURL(ctx, ref)
@@ -94,7 +95,7 @@ func (s *Store) Resolve(ctx context.Context, ref Reference) (v1alpha1.Resolution
 }
 
 // Fetch returns the packed chart that Resolve found.
-func (s *Store) Fetch(ctx context.Context, ref Reference, found v1alpha1.Resolution) ([]byte, error) {
+func (s *Store) Fetch(ctx context.Context, ref chartref.Reference, found v1alpha1.Resolution) ([]byte, error) {
 	if data, ok := s.cached(found.Digest); ok {
 		return data, nil
 	}
@@ -112,9 +113,9 @@ func (s *Store) Fetch(ctx context.Context, ref Reference, found v1alpha1.Resolut
 	return data, nil
 }
 
-func (s *Store) fetch(ctx context.Context, ref Reference, found v1alpha1.Resolution) ([]byte, error) {
+func (s *Store) fetch(ctx context.Context, ref chartref.Reference, found v1alpha1.Resolution) ([]byte, error) {
 	switch {
-	case strings.HasPrefix(ref.Repository, ociScheme):
+	case strings.HasPrefix(ref.Repository, chartref.OCIScheme):
 		return s.fetchOCI(ctx, ref, found)
 	case ref.Repository == "":
 		return s.get(ctx, ref.Name, "", maxChart)
@@ -154,7 +155,7 @@ func (s *Store) keep(digest string, data []byte) error {
 }
 
 // resolveURL reads a packed chart that its URL names: only its bytes tell its version.
-func (s *Store) resolveURL(ctx context.Context, ref Reference) (v1alpha1.Resolution, error) {
+func (s *Store) resolveURL(ctx context.Context, ref chartref.Reference) (v1alpha1.Resolution, error) {
 	data, err := s.get(ctx, ref.Name, "", maxChart)
 	if err != nil {
 		return v1alpha1.Resolution{}, err
@@ -165,21 +166,21 @@ func (s *Store) resolveURL(ctx context.Context, ref Reference) (v1alpha1.Resolut
 
 // Dependency returns the reference of a chart's dependency. Its repository may be Helm's @name or alias:name. The
 // error says why there is none.
-func (s *Store) Dependency(name, repository, version string, plainHTTP bool) (Reference, error) {
+func (s *Store) Dependency(name, repository, version string, plainHTTP bool) (chartref.Reference, error) {
 	for _, prefix := range []string{"@", "alias:"} {
 		alias, found := strings.CutPrefix(repository, prefix)
 		if !found {
 			continue
 		}
 		if repository = s.helm.url(alias); repository == "" {
-			return Reference{}, fmt.Errorf("dependency %q: no repository %q is known here; write its URL, or run: helm repo add %s URL", name, alias, alias)
+			return chartref.Reference{}, fmt.Errorf("dependency %q: no repository %q is known here; write its URL, or run: helm repo add %s URL", name, alias, alias)
 		}
 	}
-	ref := Reference{Repository: strings.TrimSuffix(repository, "/"), Name: name, Version: version, PlainHTTP: plainHTTP}
+	ref := chartref.Reference{Repository: strings.TrimSuffix(repository, "/"), Name: name, Version: version, PlainHTTP: plainHTTP}
 	if ref.Repository == "" {
 		return ref, fmt.Errorf("dependency %q: is not in charts/, and names no repository", name)
 	}
-	if err := ref.check(); err != nil {
+	if err := ref.Check(); err != nil {
 		return ref, fmt.Errorf("dependency %q: %w", name, err)
 	}
 	return ref, nil

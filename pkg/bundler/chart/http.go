@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/chartref"
 	"pinnace.dev/pinnace/pkg/oci"
 )
 
@@ -74,7 +75,7 @@ func parseIndex(data []byte) (*index, error) {
 	return out, nil
 }
 
-func (s *Store) find(ctx context.Context, ref Reference) (indexEntry, error) {
+func (s *Store) find(ctx context.Context, ref chartref.Reference) (indexEntry, error) {
 	index, err := s.readIndex(ctx, ref.Repository)
 	if err != nil {
 		return indexEntry{}, err
@@ -87,7 +88,7 @@ func (s *Store) find(ctx context.Context, ref Reference) (indexEntry, error) {
 	for i, entry := range entries {
 		versions[i] = entry.Version
 	}
-	at, err := ref.highest(versions)
+	at, err := ref.Highest(versions)
 	if err != nil {
 		return indexEntry{}, err
 	}
@@ -100,7 +101,7 @@ func (s *Store) find(ctx context.Context, ref Reference) (indexEntry, error) {
 	return entries[at], nil
 }
 
-func (s *Store) resolveIndexed(ctx context.Context, ref Reference) (v1alpha1.Resolution, error) {
+func (s *Store) resolveIndexed(ctx context.Context, ref chartref.Reference) (v1alpha1.Resolution, error) {
 	entry, err := s.find(ctx, ref)
 	if err != nil {
 		return v1alpha1.Resolution{}, err
@@ -121,7 +122,7 @@ func (s *Store) resolveIndexed(ctx context.Context, ref Reference) (v1alpha1.Res
 	return found, s.keep(found.Digest, data)
 }
 
-func (s *Store) fetchIndexed(ctx context.Context, ref Reference, found v1alpha1.Resolution) ([]byte, error) {
+func (s *Store) fetchIndexed(ctx context.Context, ref chartref.Reference, found v1alpha1.Resolution) ([]byte, error) {
 	ref.Version = found.Version
 	entry, err := s.find(ctx, ref)
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *Store) fetchIndexed(ctx context.Context, ref Reference, found v1alpha1.
 	return s.download(ctx, ref, entry)
 }
 
-func (s *Store) download(ctx context.Context, ref Reference, entry indexEntry) ([]byte, error) {
+func (s *Store) download(ctx context.Context, ref chartref.Reference, entry indexEntry) ([]byte, error) {
 	base, err := url.Parse(ref.Repository + "/")
 	if err != nil {
 		return nil, err

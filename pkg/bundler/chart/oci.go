@@ -9,16 +9,17 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/chartref"
 	"pinnace.dev/pinnace/pkg/oci"
 )
 
 // layerTypes are those of charts in registries; the second is of charts that Helm pushed while it was experimental.
 var layerTypes = []string{v1alpha1.MediaTypeHelmChart, "application/tar+gzip"}
 
-func (s *Store) repository(ref Reference) (oci.Repository, error) {
+func (s *Store) repository(ref chartref.Reference) (oci.Repository, error) {
 	opts := s.options.OCI
 	opts.PlainHTTP = ref.PlainHTTP
-	registry, err := oci.Open(strings.TrimPrefix(ref.Repository, ociScheme), opts)
+	registry, err := oci.Open(strings.TrimPrefix(ref.Repository, chartref.OCIScheme), opts)
 	if err != nil {
 		return nil, err
 	}
@@ -32,13 +33,13 @@ func tagOf(version string) string { return strings.ReplaceAll(version, "+", "_")
 
 func versionOf(tag string) string { return strings.ReplaceAll(tag, "_", "+") }
 
-func (s *Store) resolveOCI(ctx context.Context, ref Reference) (v1alpha1.Resolution, error) {
+func (s *Store) resolveOCI(ctx context.Context, ref chartref.Reference) (v1alpha1.Resolution, error) {
 	repo, err := s.repository(ref)
 	if err != nil {
 		return v1alpha1.Resolution{}, err
 	}
 	version := ref.Version
-	if !ref.exact() {
+	if !ref.Exact() {
 		if version, err = chooseTag(ctx, repo, ref); err != nil {
 			return v1alpha1.Resolution{}, err
 		}
@@ -51,7 +52,7 @@ func (s *Store) resolveOCI(ctx context.Context, ref Reference) (v1alpha1.Resolut
 	return v1alpha1.Resolution{Version: version, Digest: layer.Digest.String(), Manifest: desc.Digest.String()}, err
 }
 
-func chooseTag(ctx context.Context, repo oci.Repository, ref Reference) (string, error) {
+func chooseTag(ctx context.Context, repo oci.Repository, ref chartref.Reference) (string, error) {
 	tags, err := repo.Tags(ctx)
 	if err != nil {
 		return "", err
@@ -60,7 +61,7 @@ func chooseTag(ctx context.Context, repo oci.Repository, ref Reference) (string,
 	for i, tag := range tags {
 		versions[i] = versionOf(tag)
 	}
-	at, err := ref.highest(versions)
+	at, err := ref.Highest(versions)
 	if err != nil {
 		return "", err
 	}
@@ -85,7 +86,7 @@ func chartLayer(ctx context.Context, repo oci.Repository, desc ocispec.Descripto
 	return ocispec.Descriptor{}, fmt.Errorf("%s@%s is no Helm chart: it has no layer of type %s", repo, desc.Digest, v1alpha1.MediaTypeHelmChart)
 }
 
-func (s *Store) fetchOCI(ctx context.Context, ref Reference, found v1alpha1.Resolution) ([]byte, error) {
+func (s *Store) fetchOCI(ctx context.Context, ref chartref.Reference, found v1alpha1.Resolution) ([]byte, error) {
 	repo, err := s.repository(ref)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/chartref"
 )
 
 func (c *converter) convert() {
@@ -32,50 +33,63 @@ func (c *converter) namespace() {
 			"to forbid both set restrict.namespaces of the source")
 	}
 	c.origins["spec.namespace"] = field
-	c.unsupportedNamespace("", c.in.options)
+	c.out.Spec.NamespaceLabels, c.out.Spec.NamespaceAnnotations = c.in.NamespaceLabels, c.in.NamespaceAnnotations
+	if c.in.CreateNamespace != nil && !*c.in.CreateNamespace {
+		c.warn("createNamespace", "the namespace is created where it is absent")
+	}
 }
 
-// unsupportedNamespace reports what may stand at the top and in customizations; prefix ends in a dot.
-func (c *converter) unsupportedNamespace(prefix string, in options) {
-	const act = "is not supported; add a v1 Namespace with them to the bundle"
+// unsupportedNamespace reports what customizations cannot say; field ends in a dot.
+func (c *converter) unsupportedNamespace(field string, in options) {
+	const act = "is not supported for some of the clusters only; set it for the whole bundle, or make two bundles"
 	if len(in.NamespaceLabels) > 0 {
-		c.refuse(prefix+"namespaceLabels", act)
+		c.refuse(field+"namespaceLabels", act)
 	}
 	if len(in.NamespaceAnnotations) > 0 {
-		c.refuse(prefix+"namespaceAnnotations", act)
-	}
-	if in.CreateNamespace != nil && !*in.CreateNamespace {
-		c.refuse(prefix+"createNamespace", "the namespace is always created when it is absent; remove the field")
+		c.refuse(field+"namespaceAnnotations", act)
 	}
 }
 
-// source says what the bundle is made of: a chart, a kustomization or manifests.
+// source says what the bundle is made of: a chart, a kustomization or manifests, or a chart and a kustomization that
+// changes what it renders.
 func (c *converter) source() {
-	chart := c.in.Helm != nil && c.in.Helm.Chart != "" || c.holds("Chart.yaml")
-	kustomization := c.in.Kustomize != nil && c.in.Kustomize.Dir != "" || c.holds("kustomization.yaml")
-	if chart && kustomization {
-		field := "helm"
-		if c.in.Kustomize != nil {
-			field = "kustomize"
-		}
-		c.refuse(field, "a chart that a kustomization changes afterwards is not supported; render the chart into the repository, or drop the kustomization")
-		return
+	if c.hasChart() {
+		c.helm()
+	} else {
+		c.helmWithoutChart()
 	}
 	switch {
-	case c.remote("helm", c.in.Helm):
-	case chart:
-		c.helm()
-	default:
-		c.helmWithoutChart()
-		if kustomization && c.in.Kustomize != nil {
-			c.out.Spec.Kustomize = &v1alpha1.Kustomize{Path: c.in.Kustomize.Dir}
-			c.origins["spec.kustomize.path"] = "kustomize.dir"
-		}
+	case c.in.Kustomize != nil && c.in.Kustomize.Dir != "":
+		c.kustomize(c.in.Kustomize.Dir)
+	case c.hasChart() && c.holds("kustomization.yaml"), c.in.Kustomize != nil && c.holds("kustomization.yaml"):
+		c.kustomize("")
 	}
 	if overlays := c.overlays("yaml.overlays", c.in.YAML); len(overlays) > 0 {
 		c.out.Spec.Manifests = &v1alpha1.Manifests{Overlays: overlays}
 		c.origins["spec.manifests.overlays"] = "yaml.overlays"
 	}
+}
+
+func (c *converter) hasChart() bool {
+	in := c.in.Helm
+	return in != nil && (in.Chart != "" || in.Repo != "") || c.holds("Chart.yaml")
+}
+
+func (c *converter) kustomize(dir string) {
+	c.out.Spec.Kustomize = &v1alpha1.Kustomize{Path: dir}
+	c.origins["spec.kustomize.path"] = "kustomize.dir"
+	if c.out.Spec.Helm != nil {
+		c.postRendered("kustomize")
+	}
+}
+
+// postRendered says what a chart that a kustomization changes afterwards is here.
+func (c *converter) postRendered(field string) {
+	if c.out.Spec.Helm.Install == v1alpha1.InstallApply {
+		return
+	}
+	c.out.Spec.Helm.Install = v1alpha1.InstallApply
+	c.warn(field, "the chart is rendered at publish, and what the kustomization makes of it is applied: there is no Helm release on the clusters")
 }
 
 // plain says whether the bundle is manifests only, as far as is known.
@@ -95,37 +109,51 @@ func (c *converter) overlays(field string, in *yamlOptions) []string {
 	return in.Overlays
 }
 
-// remote reports a chart that is not in the source.
-func (c *converter) remote(field string, helm *helmOptions) bool {
-	if helm == nil {
-		return false
-	}
-	const act = "only charts inside of the source are supported; copy the chart into the repository (helm pull --untar) and name its folder in helm.chart"
+// chart says where the chart is. What is wrong with it is said here, in Fleet's words.
+func (c *converter) chart(in *helmOptions, out *v1alpha1.Helm) {
+	out.Chart, out.Repository, out.Version = in.Chart, in.Repo, in.Version
+	getter := strings.Contains(in.Chart, "::") || strings.HasPrefix(in.Chart, "git@") || strings.HasPrefix(in.Chart, "github.com/") ||
+		strings.Contains(in.Chart, "://") && !strings.HasPrefix(in.Chart, "oci://") && !strings.HasPrefix(in.Chart, "https://") && !strings.HasPrefix(in.Chart, "http://")
 	switch {
-	case helm.Repo != "":
-		c.refuse(field+".repo", act)
-	case strings.Contains(helm.Chart, "://"), strings.Contains(helm.Chart, "::"), strings.HasPrefix(helm.Chart, "git@"), strings.HasPrefix(helm.Chart, "github.com/"):
-		c.refuse(field+".chart", act)
-	default:
-		if helm.Version != "" {
-			c.warn(field+".version", "is for charts of repositories; a chart inside of the source has its version in Chart.yaml")
-		}
-		return false
+	case getter:
+		c.refuse("helm.chart", "charts are read from the source, from chart repositories, from OCI registries and as packed charts over https; make the Git repository a source of its own")
+		out.Chart = ""
+		return
+	case strings.HasPrefix(in.Repo, "oci://") && in.Chart == "":
+		// Fleet takes the whole reference of a chart in a registry for its repository.
+		out.Chart, out.Repository = in.Repo, ""
 	}
-	return true
+	_, remote, err := chartref.Parse(*out)
+	switch {
+	case strings.Contains(out.Chart, "://") && !strings.HasPrefix(out.Chart, "oci://") && in.Version != "":
+		c.warn("helm.version", "has no effect: the chart's URL names one version")
+		out.Version = ""
+	case err != nil:
+		field := "helm.chart"
+		if in.Repo != "" {
+			field = "helm.repo"
+		}
+		c.refuse(field, "%v", err)
+	case !remote && in.Version != "":
+		c.warn("helm.version", "is for charts of repositories; a chart inside of the source has its version in Chart.yaml")
+		out.Version = ""
+	}
 }
 
 func (c *converter) helm() {
+	c.out.Spec.Helm = &v1alpha1.Helm{}
 	in := c.in.Helm
 	if in == nil {
 		return
 	}
 	c.origins["spec.helm"] = "helm"
+	c.origins["spec.helm.repository"] = "helm.repo"
 	c.origins["spec.helm.timeout"] = "helm.timeoutSeconds"
 	helm := &v1alpha1.Helm{
-		Chart: in.Chart, ReleaseName: in.ReleaseName,
+		ReleaseName: in.ReleaseName,
 		HelmOptions: v1alpha1.HelmOptions{TakeOwnership: in.TakeOwnership, Atomic: in.Atomic, MaxHistory: in.MaxHistory},
 	}
+	c.chart(in, helm)
 	if in.TimeoutSeconds > 0 {
 		helm.Timeout = metav1.Duration{Duration: time.Duration(in.TimeoutSeconds) * time.Second}
 	}
@@ -231,17 +259,9 @@ func (c *converter) others() {
 		c.origins["spec.serviceAccount"] = "serviceAccount"
 		c.warn("serviceAccount", "is looked for in the bundle's namespace, not in the agent's")
 	}
-	if c.in.Paused {
-		c.refuse("paused", "is not supported; keep the bundle's last good content in Git until changes shall reach clusters, and remove the field")
-	}
-	if r := c.in.RolloutStrategy; r != nil {
-		switch {
-		case r.MaxUnavailable != nil || r.MaxUnavailablePartitions != nil || r.AutoPartitionSize != nil || len(r.Partitions) > 0:
-			c.refuse("rolloutStrategy", "is not supported in a fleet.yaml: a publish reaches all clusters at once; remove the field, and stage changes by branches")
-		case r.AutoPartitionThreshold != nil || r.MaxNew != nil:
-			c.warn("rolloutStrategy", "maxNew and autoPartitionThreshold have no equal; they pace Fleet's controller")
-		}
-	}
+	c.out.Spec.Paused = c.in.Paused
+	c.origins["spec.paused"] = "paused"
+	c.rollout()
 	if in := c.in.Ignore; in != nil && len(in.Conditions) > 0 {
 		c.refuse("ignore.conditions", "is not supported; say in spec.health.checks of a pinnace.yaml when such an object is ready")
 	}

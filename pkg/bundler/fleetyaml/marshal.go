@@ -28,9 +28,11 @@ func (c Converted) Marshal() ([]byte, error) {
 	}
 	// What is not set but has no empty form in JSON.
 	spec, _ := bundle["spec"].(map[string]any)
-	for _, block := range []map[string]any{section(spec, "helm"), section(spec, "health")} {
-		if block["timeout"] == "0s" {
-			delete(block, "timeout")
+	for _, block := range []map[string]any{section(spec, "helm"), section(spec, "health"), section(spec, "rollout")} {
+		for _, name := range []string{"timeout", "bake", "deadline", "seenWithin"} {
+			if block[name] == "0s" {
+				delete(block, name)
+			}
 		}
 	}
 	for _, name := range []string{"drift", "health", "prune"} {

@@ -2,6 +2,7 @@ package fleetyaml
 
 import (
 	"fmt"
+	"slices"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
@@ -37,13 +38,10 @@ func (s selection) selectsNothing() bool {
 }
 
 // rule never insists on a cluster: Fleet doesn't.
-func (c *converter) rule(field string, in selection) v1alpha1.TargetRule {
-	if in.ClusterGroupSelector != nil {
-		c.refuse(field+".clusterGroupSelector", "is not supported; name each group in an entry of its own with clusterGroup")
-	}
+func (c *converter) rule(in selection) v1alpha1.TargetRule {
 	return v1alpha1.TargetRule{
 		ClusterName: in.ClusterName, ClusterGroup: in.ClusterGroup, ClusterSelector: in.ClusterSelector,
-		AllowEmpty: in.ClusterName == "",
+		ClusterGroupSelector: in.ClusterGroupSelector, AllowEmpty: in.ClusterName == "",
 	}
 }
 
@@ -72,7 +70,7 @@ func (c *converter) overrideTargets() {
 			c.warn(field, "selects no cluster, and is left out; set clusterName, clusterGroup or clusterSelector ({} selects all)")
 			continue
 		}
-		rule := c.rule(field, in)
+		rule := c.rule(in)
 		rule.Name = in.Name
 		c.origins[place("spec.targets", len(c.out.Spec.Targets))] = field
 		c.out.Spec.Targets = append(c.out.Spec.Targets, rule)
@@ -88,7 +86,7 @@ func (c *converter) override(in entry) {
 	c.origins[at+".values"] = in.field + ".helm.values"
 	c.origins[at+".kustomize.path"] = in.field + ".kustomize.dir"
 	c.origins[at+".overlays"] = in.field + ".yaml.overlays"
-	out := v1alpha1.Override{Name: in.Name, When: c.rule(in.field, in.selection), Skip: in.DoNotDeploy}
+	out := v1alpha1.Override{Name: in.Name, When: c.rule(in.selection), Skip: in.DoNotDeploy}
 	if !in.DoNotDeploy {
 		c.customize(&out, in)
 	}
@@ -137,9 +135,17 @@ func (c *converter) customizeHelm(out *v1alpha1.Override, in entry) {
 	if helm == nil {
 		return
 	}
-	remote := c.remote(field, helm)
-	if !remote && helm.Chart != "" && (c.in.Helm == nil || helm.Chart != c.in.Helm.Chart) {
-		c.refuse(field+".chart", "another chart for some of the clusters is not supported; make two bundles")
+	top := helmOptions{}
+	if c.in.Helm != nil {
+		top = *c.in.Helm
+	}
+	for name, differs := range map[string]bool{
+		"chart": helm.Chart != "" && helm.Chart != top.Chart, "repo": helm.Repo != "" && helm.Repo != top.Repo,
+		"version": helm.Version != "" && helm.Version != top.Version,
+	} {
+		if differs {
+			c.refuse(field+"."+name, "another chart, or version of it, for some of the clusters is not supported; make two bundles, and let targets select the clusters of each")
+		}
 	}
 	for _, option := range []struct {
 		field string
@@ -169,7 +175,13 @@ func (c *converter) customizeHelm(out *v1alpha1.Override, in entry) {
 
 // overlaidKustomization: customizations may be all that names a kustomization.
 func (c *converter) overlaidKustomization(entries []entry) {
-	if c.out.Spec.Helm != nil || c.out.Spec.Kustomize != nil {
+	if c.out.Spec.Helm != nil {
+		if slices.ContainsFunc(entries, func(e entry) bool { return e.Kustomize != nil && e.Kustomize.Dir != "" && !e.DoNotDeploy }) {
+			c.postRendered("targetCustomizations")
+		}
+		return
+	}
+	if c.out.Spec.Kustomize != nil {
 		return
 	}
 	first := ""
@@ -181,9 +193,6 @@ func (c *converter) overlaidKustomization(entries []entry) {
 	}
 	switch {
 	case first == "":
-		return
-	case c.in.Helm != nil && c.in.Helm.Chart != "" || c.holds("Chart.yaml"):
-		c.refuse("targetCustomizations", "a chart that a kustomization changes afterwards is not supported; render the chart into the repository, or drop kustomize.dir")
 		return
 	case c.holds("kustomization.yaml"):
 		first = ""

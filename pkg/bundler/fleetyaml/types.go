@@ -146,5 +146,12 @@ type rolloutStrategy struct {
 	AutoPartitionSize        any   `json:"autoPartitionSize"`
 	AutoPartitionThreshold   *int  `json:"autoPartitionThreshold"`
 	MaxNew                   *int  `json:"maxNew"`
-	Partitions               []any `json:"partitions"`
+	Partitions               []partition `json:"partitions"`
+}
+
+// partition is a step of a rollout.
+type partition struct {
+	selection `json:",inline"`
+
+	MaxUnavailable any `json:"maxUnavailable"`
 }

@@ -1,4 +1,7 @@
-package chart
+// Package chartref reads where a Helm chart is that is not in its bundle's source, and which of its versions are meant.
+//
+// [Parse] takes what a bundle says, [Reference.Highest] chooses among versions. Nothing is asked of anybody.
+package chartref
 
 import (
 	"errors"
@@ -12,7 +15,8 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-const ociScheme = "oci://"
+// OCIScheme begins repositories in OCI registries.
+const OCIScheme = "oci://"
 
 // Reference names a chart outside of the source.
 type Reference struct {
@@ -24,24 +28,25 @@ type Reference struct {
 	PlainHTTP bool
 }
 
-// Remote reports whether a bundle's chart is outside of its source, and returns its reference. The error says what is
+// Parse reports whether a bundle's chart is outside of its source, and returns its reference. The error says what is
 // wrong with it.
-func Remote(helm v1alpha1.Helm) (ref Reference, remote bool, err error) {
+func Parse(helm v1alpha1.Helm) (ref Reference, remote bool, err error) {
 	ref = Reference{Repository: strings.TrimSuffix(helm.Repository, "/"), Name: helm.Chart, Version: helm.Version, PlainHTTP: helm.PlainHTTP}
 	if ref.Repository == "" {
 		switch {
-		case strings.HasPrefix(ref.Name, ociScheme):
-			dir, name := path.Split(strings.TrimPrefix(ref.Name, ociScheme))
-			ref.Repository, ref.Name = ociScheme+strings.TrimSuffix(dir, "/"), name
+		case strings.HasPrefix(ref.Name, OCIScheme):
+			dir, name := path.Split(strings.TrimPrefix(ref.Name, OCIScheme))
+			ref.Repository, ref.Name = OCIScheme+strings.TrimSuffix(dir, "/"), name
 		case strings.HasPrefix(ref.Name, "https://"), strings.HasPrefix(ref.Name, "http://"):
 		default:
 			return ref, false, nil
 		}
 	}
-	return ref, true, ref.check()
+	return ref, true, ref.Check()
 }
 
-func (r Reference) check() error {
+// Check says what is wrong with a reference.
+func (r Reference) Check() error {
 	location := r.Repository
 	if location == "" {
 		location = r.Name
@@ -63,21 +68,18 @@ func (r Reference) check() error {
 		return errors.New("version is for charts of repositories; a packed chart's URL names one version")
 	}
 	if r.Version != "" {
-		if _, err := semver.NewConstraint(r.Version); err != nil && !r.exact() {
+		if _, err := semver.NewConstraint(r.Version); err != nil && !r.Exact() {
 			return fmt.Errorf("version %q is neither a version nor a range: %w", r.Version, err)
 		}
 	}
 	return nil
 }
 
-// exact reports whether the version is one, and no range.
-func (r Reference) exact() bool {
+// Exact reports whether the version is one, and no range: it is not supposed to mean another chart some day.
+func (r Reference) Exact() bool {
 	_, err := semver.StrictNewVersion(strings.TrimPrefix(r.Version, "v"))
 	return err == nil
 }
-
-// Fixed reports whether the reference is not supposed to mean another chart some day.
-func (r Reference) Fixed() bool { return r.exact() }
 
 // String is what the reference is recorded under.
 func (r Reference) String() string {
@@ -91,25 +93,20 @@ func (r Reference) String() string {
 	return location
 }
 
-// within reports whether a version is the reference's.
-func (r Reference) constraint() (*semver.Constraints, error) {
-	version := r.Version
-	if version == "" {
-		version = "*"
-	}
-	return semver.NewConstraint(version)
-}
-
-// highest returns the index of the version to take among many; -1 when none is within the range.
-func (r Reference) highest(versions []string) (int, error) {
-	if r.exact() {
+// Highest returns the index of the version to take among many; -1 when none is within the range.
+func (r Reference) Highest(versions []string) (int, error) {
+	if r.Exact() {
 		for i, version := range versions {
 			if version == r.Version {
 				return i, nil
 			}
 		}
 	}
-	constraint, err := r.constraint()
+	within := r.Version
+	if within == "" {
+		within = "*"
+	}
+	constraint, err := semver.NewConstraint(within)
 	if err != nil {
 		return -1, fmt.Errorf("version %q: %w", r.Version, err)
 	}
