@@ -51,6 +51,7 @@ func (s *session) setUp(file string) (*setup, error) {
 	for _, registry := range spec.Registries {
 		opened, err := oci.Open(registry.Prefix, oci.Options{
 			PlainHTTP: registry.PlainHTTP, CAFile: registry.CAFile, DockerConfig: registry.DockerConfig,
+			TokenHosts: registry.TokenHosts,
 			UserAgent: "pinnace-agent/" + version,
 		})
 		if err != nil {
@@ -86,7 +87,7 @@ func (s *session) setUp(file string) (*setup, error) {
 	config := agent.Config{
 		Fleet: spec.Fleet, Cluster: spec.Cluster, Registries: registries, State: state, Content: content,
 		Verifier: verifier, Deployers: cluster.Deployers, ClusterKind: cluster.ClusterKind, Holder: cluster.Hold,
-		Objects: cluster.Objects, Events: cluster.Recorder, Drift: cluster.Drift, Limits: spec.Limits, Interval: spec.Interval.Duration,
+		Objects: cluster.Objects, Events: cluster.Recorder, Local: cluster.Local, Drift: cluster.Drift, Limits: spec.Limits, Interval: spec.Interval.Duration,
 		Heartbeat: spec.Heartbeat.Duration, Version: version, Kubernetes: cluster.Version, Log: log, Metrics: metrics,
 	}
 	if signer != nil {
@@ -175,6 +176,7 @@ var codes = map[agent.Reason]int{
 	agent.ReasonTrustRootInvalid:  exitcode.Refused,
 	agent.ReasonTrustRootExpired:  exitcode.Refused,
 	agent.ReasonUnsafePath:        exitcode.Refused,
+	agent.ReasonUnsafeAnswer:      exitcode.Refused,
 	agent.ReasonOutOfScope:        exitcode.Refused,
 	agent.ReasonInvalidTarget:     exitcode.Refused,
 	agent.ReasonInvalidBundle:     exitcode.Refused,

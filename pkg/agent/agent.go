@@ -47,6 +47,8 @@ type Config struct {
 	Events EventWriter
 	// Drift says what differs from what was applied; nil finds none.
 	Drift DriftSource
+	// Local reads the ConfigMaps and Secrets that bundles take variables and values from; nil reads none.
+	Local LocalSource
 	// Signer signs status reports; none are sent when nil.
 	Signer EnvelopeSigner
 	// Identities reads the cluster's keys for what was sealed to it; it has none when nil.
@@ -107,6 +109,7 @@ type Agent struct {
 	// Below here only the loop reads and writes.
 	units     map[string]*unit
 	suspended Suspended
+	readers   map[LocalRef][]string // bundles that read it
 	version   string // of Kubernetes
 	target    *v1alpha1.Target
 	manifest  ocispec.Descriptor
@@ -127,6 +130,7 @@ type Agent struct {
 	published v1alpha1.StatusReport
 	beat      time.Time // when the published report is sent again
 	drift     driftState
+	gates     gateState
 }
 
 // New returns an agent. It touches neither disk nor network.
@@ -225,6 +229,9 @@ func (a *Agent) session(ctx context.Context, over func() bool) error {
 		})
 	}
 	a.startDrift(work)
+	if a.cfg.Local != nil {
+		a.workers.Go(func() { a.cfg.Local.Run(work) })
+	}
 	a.prepareObjects(work)
 	err := a.loop(work, over)
 	cancel(nil)
@@ -263,13 +270,16 @@ func (a *Agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.openGates(); err != nil {
+		return err
+	}
 	// A disk that knows less than the cluster was put back from a copy: what was in force then is old.
 	remembered.outdated = cluster.Generation > remembered.Known.Generation
 	remembered.Known = newer(remembered.Known, cluster)
 	a.mu.Lock()
 	a.remembered = remembered
 	a.mu.Unlock()
-	a.suspended = suspended
+	a.suspended, a.readers = suspended, nil
 	a.units = make(map[string]*unit, len(records))
 	for name, record := range records {
 		one := &unit{name: name, fresh: true, since: a.now()}
@@ -322,7 +332,11 @@ func (a *Agent) takeUp(ctx context.Context, manifest ocispec.Descriptor) {
 // force brings a target into force.
 func (a *Agent) force(target *v1alpha1.Target, manifest ocispec.Descriptor) {
 	a.target, a.manifest, a.complete = target, manifest, true
-	plan(a.units, target)
+	if len(target.Rollouts) == 0 && a.gates.taken == "" {
+		plan(a.units, target)
+	} else {
+		a.turnGates(a.now())
+	}
 	a.metrics.target(manifest.Digest.String(), target)
 }
 

@@ -14,7 +14,7 @@ import (
 
 // startUnit brings a bundle to the cluster, or takes one away that left.
 func (a *Agent) startUnit(ctx context.Context, one *unit) {
-	one.busy = true
+	one.busy, one.again = true, false
 	inUse := a.namespaces(one.name)
 	recorded := one.recorded
 	now := a.now()
@@ -72,7 +72,8 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 		a.stand(one, standing{state: v1alpha1.StateUpdating, reason: ReasonReconciling, message: "is being removed"})
 	case !current:
 	default:
-		one.todo, one.deployed = false, true
+		one.todo, one.deployed = one.again, !one.again
+		one.again = false
 		a.forgetDrift(one.name)
 		one.attempts, one.retryAt = 0, time.Time{}
 		one.healthy = false

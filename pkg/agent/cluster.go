@@ -37,6 +37,7 @@ type Cluster struct {
 	Hold      *Hold
 	Objects   *Objects
 	Recorder  *Recorder
+	Local     *Locals
 	Drift     *Drift
 
 	applier  *apply.Applier
@@ -76,6 +77,7 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 			Client: client, Namespace: options.Namespace, Identity: identity, Run: strings.ToLower(rand.Text()),
 		},
 		Objects: objects, Recorder: &Recorder{Client: client, Objects: objects, Namespace: options.Namespace},
+		Local: NewLocals(applier, options.Log),
 		Drift: source, applier: applier, releaser: releaser,
 	}, nil
 }
@@ -84,6 +86,9 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 func ownKinds() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
+	for _, kind := range []string{"ConfigMap", "Secret"} {
+		mapper.Add(corev1.SchemeGroupVersion.WithKind(kind), meta.RESTScopeNamespace)
+	}
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Event"), meta.RESTScopeNamespace)
 	mapper.Add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), meta.RESTScopeNamespace)
 	mapper.Add(v1alpha1.GroupVersion.WithKind(v1alpha1.KindBundleDeployment), meta.RESTScopeRoot)

@@ -139,6 +139,9 @@ func (a *Agent) prepare(ctx context.Context, want *v1alpha1.TargetBundle) (Deplo
 	if err := a.openValues(&deployment); err != nil {
 		return deployment, err
 	}
+	if err := a.readLocal(ctx, &deployment); err != nil {
+		return deployment, err
+	}
 	if want.Method == v1alpha1.MethodRelease {
 		deployment.Chart = layer
 		return deployment, nil

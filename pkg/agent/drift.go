@@ -246,7 +246,7 @@ func (a *Agent) compare(ctx context.Context, want v1alpha1.TargetBundle, previou
 	deployment.Previous = previous
 	bundle, err := a.cfg.Deployers[want.Method].Applied(ctx, deployment)
 	if err != nil {
-		return nil, false, err
+		return nil, false, hide(err, deployment.secrets)
 	}
 	objects := make(map[apply.ID]*unstructured.Unstructured, len(bundle.Objects))
 	for _, object := range bundle.Objects {
@@ -272,6 +272,7 @@ func (a *Agent) compare(ctx context.Context, want v1alpha1.TargetBundle, previou
 				result.err = result.change.Err
 			}
 		}
+		result.err = hide(result.err, deployment.secrets)
 		results = append(results, result)
 	}
 	return results, whole, nil

@@ -48,6 +48,8 @@ func (a *Agent) loop(ctx context.Context, over func() bool) error {
 			a.lookNow()
 		case event := <-a.driftEvents():
 			a.drifted(event)
+		case ref := <-a.localChanges():
+			a.localChanged(ref)
 		case command := <-a.commands:
 			command()
 		}
@@ -60,7 +62,12 @@ func (a *Agent) step(ctx context.Context) {
 	if !a.pulling && !now.Before(a.pullAt) {
 		a.startPull(ctx)
 	}
+	if a.gates.due && !a.gates.busy && a.target != nil {
+		a.startGates(ctx)
+	}
+	a.turnGates(now)
 	a.aim(now)
+	a.followLocal()
 	for _, one := range choose(a.units, now, a.cfg.Parallel) {
 		a.startUnit(ctx, one)
 	}
@@ -107,6 +114,9 @@ func (a *Agent) next() time.Time {
 			sooner(a.lookAt)
 		}
 	}
+	if !a.gates.deadline.IsZero() {
+		sooner(a.gates.deadline)
+	}
 	sooner(a.objects.due())
 	sooner(a.report.due())
 	sooner(a.heartbeat())
@@ -131,7 +141,7 @@ func (a *Agent) stop() {
 	for _, one := range a.units {
 		one.busy = false
 	}
-	a.pulling, a.looking, a.objects.busy, a.report.busy = false, false, false, false
+	a.pulling, a.looking, a.objects.busy, a.report.busy, a.gates.busy = false, false, false, false, false
 }
 
 // hintSpacing bounds how often hints, which may come from anybody, make the agent ask the registry.
@@ -187,7 +197,7 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 		a.pullAt = now.Add(max(pause(a.failures, min(firstPause, a.interval()), a.interval()), retryAfter(err)))
 		return
 	}
-	a.failures = 0
+	a.failures, a.gates.due = 0, true
 	if a.problem != nil {
 		a.problem = nil
 		a.report.touch(now)
@@ -322,7 +332,7 @@ func (a *Agent) untried() bool {
 
 // done reports whether a single sync has come to its end: looked, brought what can be brought, and told it.
 func (a *Agent) done() bool {
-	if !a.pulled || a.pulling || a.looking {
+	if !a.pulled || a.pulling || a.looking || a.gates.busy || a.gates.due && a.target != nil {
 		return false
 	}
 	now := a.now()

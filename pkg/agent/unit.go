@@ -37,6 +37,7 @@ type unit struct {
 	busy     bool // a worker is at it
 	deployed bool // what is wanted was brought to the cluster
 	healthy  bool // and all of it is ready
+	again    bool // what it reads changed while a worker was at it
 	fresh    bool // not tried yet since the agent started
 
 	attempts int
