@@ -48,6 +48,8 @@ type Registry struct {
 	CAFile    string `json:"caFile,omitempty"`
 	// DockerConfig is a file in Docker's config.json format; the user's own when empty.
 	DockerConfig string `json:"dockerConfig,omitempty"`
+	// TokenHosts are hosts, other than the registry's own, that it may send this agent to for tokens.
+	TokenHosts []string `json:"tokenHosts,omitempty"`
 }
 
 // Webhook is an HTTP endpoint that makes the agent look now. It never commands anything.

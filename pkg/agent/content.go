@@ -172,6 +172,9 @@ func (c *content) collect(ctx context.Context, target *v1alpha1.Target, manifest
 	if err := c.untagAll(ctx, subjects); err != nil {
 		return err
 	}
+	if c.dir == "" {
+		return nil // not on a disk: whoever keeps it sees to it
+	}
 	folder := filepath.Join(c.dir, ocispec.ImageBlobsDir, string(digest.SHA256))
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -313,6 +316,7 @@ func problem(stage Stage, subject string, err error) error {
 		{oci.ErrDamaged, ReasonDigestMismatch, "publish it again, or repair the registry or mirror that serves it"},
 		{oci.ErrTooLarge, ReasonTooLarge, "split the bundle"},
 		{oci.ErrNotVerified, ReasonNotVerified, ""},
+		{oci.ErrUnsafe, ReasonUnsafeAnswer, "find out who answers in the registry's place"},
 		{archive.ErrUnsafePath, ReasonUnsafePath, "publish again with a builder that you trust"},
 		{archive.ErrTooLarge, ReasonTooLarge, "split the bundle"},
 		{archive.ErrDamaged, ReasonInvalidBundle, "publish it again"},

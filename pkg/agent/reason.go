@@ -43,6 +43,7 @@ const (
 	ReasonDigestMismatch    Reason = "DigestMismatch"
 	ReasonTooLarge          Reason = "TooLarge"
 	ReasonUnsafePath        Reason = "UnsafePath"
+	ReasonUnsafeAnswer      Reason = "UnsafeAnswer"
 	ReasonOutOfScope        Reason = "OutOfScope"
 	ReasonInvalidTarget     Reason = "InvalidTarget"
 	ReasonInvalidBundle     Reason = "InvalidBundle"
@@ -71,6 +72,10 @@ const (
 	ReasonDrifted           Reason = "Drifted"
 	ReasonContested         Reason = "Contested"
 	ReasonReady             Reason = "Ready"
+	ReasonGateRefused       Reason = "GateRefused"
+	ReasonGateExpired       Reason = "GateExpired"
+	ReasonRolloutFailed     Reason = "RolloutFailed"
+	ReasonRolloutAborted    Reason = "RolloutAborted"
 
 	// Those that only events have.
 	ReasonApplied        Reason = "Applied"

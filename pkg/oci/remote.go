@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -45,6 +46,10 @@ type Options struct {
 	// DockerConfig is a file in the format of Docker's config.json; the user's when empty. Credential helpers work.
 	DockerConfig string
 	UserAgent    string
+	// TokenHosts are hosts, other than the registry's own, that it may name to ask for tokens.
+	TokenHosts []string
+	// Stall is how long a body may keep this client waiting; DefaultStall when zero.
+	Stall time.Duration
 }
 
 // Open returns the registry below prefix, such as registry.example.com:5000/fleet. It does not touch the network.
@@ -63,18 +68,19 @@ func Open(prefix string, opts Options) (Registry, error) {
 	if err := (registry.Reference{Registry: host}).ValidateRegistry(); err != nil {
 		return nil, fmt.Errorf("registry %q: %w", prefix, err)
 	}
-	client, err := newClient(opts)
+	client, err := newClient(host, opts)
 	if err != nil {
 		return nil, fmt.Errorf("registry %q: %w", prefix, err)
 	}
 	return &remoteRegistry{host: host, path: path, plainHTTP: opts.PlainHTTP, client: client}, nil
 }
 
-func newClient(opts Options) (*auth.Client, error) {
+func newClient(host string, opts Options) (*auth.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = headerTimeout
 	transport.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	transport.MaxIdleConnsPerHost = 32
+	transport.MaxResponseHeaderBytes = maxHeaderBytes
 	if opts.CAFile != "" {
 		roots, err := x509.SystemCertPool()
 		if err != nil {
@@ -93,10 +99,13 @@ func newClient(opts Options) (*auth.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	guard := newGuard(&retry.Transport{Base: transport, Policy: func() retry.Policy { return patience{} }}, host, opts)
 	client := &auth.Client{
-		Client:     &http.Client{Transport: &retry.Transport{Base: transport, Policy: func() retry.Policy { return patience{} }}},
+		Client:     &http.Client{Transport: guard, CheckRedirect: guard.checkRedirect},
 		Cache:      auth.NewCache(),
 		Credential: credentials.Credential(store),
+		// The guard knows which hosts may issue tokens: sites have theirs on private addresses.
+		BlockedRealmPrefixes: []netip.Prefix{},
 	}
 	client.SetUserAgent(cmp.Or(opts.UserAgent, "pinnace"))
 	return client, nil
@@ -267,7 +276,7 @@ func (r *remoteRepository) classify(reference string, err error) error {
 		case response.StatusCode >= 500 || response.StatusCode == http.StatusTooManyRequests:
 			class = ErrUnreachable
 		}
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, ErrUnsafe):
 	case errors.As(err, &transport):
 		class = ErrUnreachable
 	}
