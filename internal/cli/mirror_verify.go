@@ -99,7 +99,7 @@ func runMirrorVerify(ctx context.Context, s *session, opts mirrorVerifyOptions) 
 			return err
 		}
 	}
-	if err := opts.output.print(s.Out, verifyView(result)); err != nil {
+	if err := opts.output.print(s.Out, mirrorVerifyView(result)); err != nil {
 		return err
 	}
 	s.tellProblems(result.Refused, nil, nil)
@@ -117,7 +117,7 @@ func runMirrorVerify(ctx context.Context, s *session, opts mirrorVerifyOptions) 
 	return nil
 }
 
-func verifyView(result mirrorVerifyResult) view {
+func mirrorVerifyView(result mirrorVerifyResult) view {
 	v := view{data: result, columns: columns("VOLUME", "SIZE", "VERDICT")}
 	for _, volume := range result.Volumes {
 		verdict := volume.Error

@@ -44,7 +44,7 @@ func (h *Hosts) url() string {
 
 // folder of a registry's images at the receiver.
 func (h *Hosts) folder(host string) string {
-	return strings.TrimPrefix(h.Path+"/"+oci.oci.MirroredHost(host), "/")
+	return strings.TrimPrefix(h.Path+"/"+oci.MirroredHost(host), "/")
 }
 
 // K3s is a registries.yaml for k3s and RKE2. They try the registry itself after the mirror unless the node is started

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -18,12 +17,8 @@ type Ranger interface {
 	OpenAt(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 }
 
-const (
-	// readStep is how many bytes the rate is accounted for at once.
-	readStep = 64 << 10
-	// stallTimeout ends a connection on which nothing comes: a link that went away says nothing.
-	stallTimeout = time.Minute
-)
+// readStep is how many bytes the rate is accounted for at once.
+const readStep = 64 << 10
 
 // download reads a blob from an offset to its end and goes on where it is cut. It gives exactly the descriptor's size or
 // an error; the digest is checked by whoever hashes.
@@ -35,7 +30,6 @@ type download struct {
 	desc     ocispec.Descriptor
 	offset   int64
 	body     io.ReadCloser
-	stalled  *time.Timer // ends a connection that says nothing any more
 	failures int
 	cuts     int
 }
@@ -58,16 +52,16 @@ func (d *download) Read(p []byte) (int, error) {
 	}
 	for {
 		if d.body == nil {
-			if err := d.open(); err != nil {
+			body, err := openAt(d.ctx, d.from, d.desc, d.offset)
+			if err != nil {
 				if err := d.retry(err); err != nil {
 					return 0, err
 				}
 				continue
 			}
+			d.body = body
 		}
-		d.stalled.Reset(stallTimeout)
-		n, err := d.body.Read(p)
-		d.stalled.Stop()
+		n, err := d.body.Read(p) // one that nothing comes from gives up by itself
 		if n > 0 {
 			d.offset += int64(n)
 			d.failures = 0
@@ -96,35 +90,10 @@ func (d *download) retry(err error) error {
 	return d.engine.pause(d.ctx, d.failures-1, err)
 }
 
-func (d *download) open() error {
-	ctx, cancel := context.WithCancel(d.ctx)
-	stalled := time.AfterFunc(stallTimeout, cancel)
-	body, err := openAt(ctx, d.from, d.desc, d.offset)
-	if err != nil {
-		stalled.Stop()
-		cancel()
-		return err
-	}
-	d.body, d.stalled = cancelled{body, cancel}, stalled
-	return nil
-}
-
-// cancelled ends its context when it is closed.
-type cancelled struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (c cancelled) Close() error {
-	defer c.cancel()
-	return c.ReadCloser.Close()
-}
-
 func (d *download) Close() error {
 	if d.body == nil {
 		return nil
 	}
-	d.stalled.Stop()
 	err := d.body.Close()
 	d.body = nil
 	return err
