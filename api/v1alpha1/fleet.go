@@ -27,6 +27,9 @@ type FleetSpec struct {
 	ReportedFacts bool `json:"reportedFacts,omitempty"`
 	// Validity is how long a target stays fresh after its issue; 720h when zero.
 	Validity metav1.Duration `json:"validity,omitempty"`
+	// History is how many publications are kept to go back to (pinnace rollback): 10 when zero, all of them when negative.
+	// What only older ones name is removed from the registry, where it allows that.
+	History int `json:"history,omitempty"`
 }
 
 // Defaults hold for every bundle that doesn't say otherwise.

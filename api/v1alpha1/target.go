@@ -75,6 +75,13 @@ type FleetIndex struct {
 	Sources     []IndexSource  `json:"sources"`
 	Bundles     []IndexBundle  `json:"bundles"`
 	Clusters    []IndexCluster `json:"clusters"`
+	// History is how many publications are kept; see FleetSpec.
+	History int `json:"history,omitempty"`
+	// Retired are bundles' artifacts that no cluster gets any more. They are removed with the last publication that names
+	// them.
+	Retired []RetiredBundle `json:"retired,omitempty"`
+	// Departed are clusters that left the fleet and may still run their last target: until it expires.
+	Departed []IndexCluster `json:"departed,omitempty"`
 	// Resolved is what charts' versions, images' tags and remote bases meant when they were looked up.
 	Resolved []Resolution `json:"resolved,omitempty"`
 }
@@ -112,4 +119,11 @@ type IndexCluster struct {
 	// Rollouts are those that the target announces.
 	Rollouts []IndexRollout `json:"rollouts,omitempty"`
 	Bundles  []string       `json:"bundles,omitempty"`
+}
+
+// RetiredBundle is an artifact that was in use until the publication before Since.
+type RetiredBundle struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+	Since  int64  `json:"since"`
 }

@@ -295,6 +295,19 @@ func (p *publisher) pushBundles(ctx context.Context, all variants) error {
 	return err
 }
 
+// revived returns those that were retired, and may be on their way out of the registry.
+func (v variants) revived(parent v1alpha1.FleetIndex) variants {
+	out := variants{}
+	for _, retired := range parent.Retired {
+		for key, variant := range v {
+			if variant.index.Name == retired.Name && variant.index.Digest == retired.Digest {
+				out[key] = variant
+			}
+		}
+	}
+	return out
+}
+
 // size is what is sent of the artifact.
 func (v *variant) size() int64 {
 	if v.found.prebuilt != nil {

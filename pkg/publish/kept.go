@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler"
-	"pinnace.dev/pinnace/pkg/bundler/chart"
-	"pinnace.dev/pinnace/pkg/bundler/resolution"
 	"pinnace.dev/pinnace/pkg/bundler/source"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/target"
@@ -72,33 +69,6 @@ func (k *retained) index(bundles []v1alpha1.IndexBundle, before v1alpha1.FleetIn
 	}
 	slices.SortFunc(bundles, compareBundles)
 	return bundles
-}
-
-// buildOptions are what sources' bundles are found and built with.
-func (l *Loaded) buildOptions(fleet *target.Fleet, from source.Options, opts LoadOptions, before v1alpha1.FleetIndex) (bundler.Options, error) {
-	memory := resolution.Options{Known: before.Resolved, Refresh: opts.Refresh}
-	if opts.CacheDir != "" {
-		memory.Dir = filepath.Join(opts.CacheDir, "resolved")
-	}
-	l.names = resolution.New(memory)
-	if opts.CacheDir == "" {
-		return bundler.Options{}, nil
-	}
-	charts, err := chart.New(chart.Options{
-		CacheDir: filepath.Join(opts.CacheDir, "charts"), OCI: opts.OCI, Credentials: opts.Auth.Basic,
-		Memory: l.names, HelmConfig: opts.HelmConfig,
-	})
-	if err != nil {
-		return bundler.Options{}, err
-	}
-	build := bundler.Options{Charts: charts, Bases: &bundler.Bases{Source: from, Memory: l.names}}
-	if images := fleet.Spec.Images; images != nil {
-		build.ImageRules = images.Rules
-		if images.Digests {
-			build.Images = &bundler.Images{OCI: opts.OCI, PlainHTTP: images.PlainHTTP, Memory: l.names}
-		}
-	}
-	return build, nil
 }
 
 // resolved returns what names mean, for the next publish. Images of bundles that were not built again are not asked for.

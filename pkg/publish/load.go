@@ -259,7 +259,11 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 			return err
 		}
 	}
-	build, err := l.buildOptions(fleet, from, opts, before)
+	build, names, err := bundler.Reach(bundler.Remotes{
+		Source: from, OCI: opts.OCI, HelmConfig: opts.HelmConfig, Images: fleet.Spec.Images,
+		Known: before.Resolved, Refresh: opts.Refresh,
+	})
+	l.names = names
 	if err != nil {
 		return err
 	}

@@ -105,6 +105,7 @@ func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Option
 	}
 	index := p.newIndex(parent, parentDigest, loaded.Sources, loaded.kept.index(variants.index(), parent), targets)
 	index.Fleet, index.Resolved = loaded.Fleet.Name, loaded.resolved()
+	index.History = cmp.Or(loaded.Fleet.Spec.History, DefaultHistory)
 	result.Warnings = slices.Compact(slices.Sorted(slices.Values(slices.Concat(loaded.Warnings, loaded.names.Warnings()))))
 	if p.DryRun || sameIndex(index, parent) {
 		return result, nil
@@ -115,23 +116,34 @@ func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Option
 	if err := p.pushPlans(ctx, plans); err != nil {
 		return result, err
 	}
-	return p.commit(ctx, result, parent, index, targets)
+	return p.commit(ctx, result, parent, index, targets, variants.revived(parent))
 }
 
 // commit stores the targets and the index, and then lets agents see them.
-func (p *publisher) commit(ctx context.Context, result Result, parent, index v1alpha1.FleetIndex, targets []issuedTarget) (Result, error) {
+func (p *publisher) commit(ctx context.Context, result Result, parent, index v1alpha1.FleetIndex, targets []issuedTarget, revived variants) (Result, error) {
 	if err := p.pushTargets(ctx, targets); err != nil {
 		return result, err
 	}
 	result.Targets, index.Clusters = results(targets), indexed(targets)
+	retire(&index, parent)
 	desc, err := p.pushIndex(ctx, index)
+	if errors.Is(err, ErrConcurrent) {
+		if failed := p.abandon(ctx, index.Publication, targets); failed != nil {
+			err = fmt.Errorf("%w (and what it stored is left over: %w)", err, failed)
+		}
+	}
 	if err != nil {
+		return result, err
+	}
+	// Whoever published before may have been removing these at the same moment.
+	if err := p.pushBundles(ctx, revived); err != nil {
 		return result, err
 	}
 	if err := p.finish(ctx, parent, index, desc, manifestsOf(targets)); err != nil {
 		return result, err
 	}
 	result.Publication, result.Digest = index.Publication, desc.Digest.String()
+	p.pruneAfter(ctx, index, &result)
 	return result, nil
 }
 
@@ -205,6 +217,7 @@ func (p *publisher) newIndex(parent v1alpha1.FleetIndex, parentDigest string, so
 		IssuedAt:    metav1.NewTime(p.Now().UTC().Truncate(time.Second)),
 		Sources:     sources,
 		Bundles:     bundles,
+		History:     parent.History,
 	}
 	index.Clusters = indexed(targets)
 	return index

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,18 +49,20 @@ func load(t *testing.T, key func() (*signing.Signer, error)) *signing.Signer {
 	return signer
 }
 
-// write lays a fleet repository: three bundles of one ConfigMap each for two clusters.
-func write(t *testing.T, dir string, files map[string]string) string {
-	t.Helper()
-	all := map[string]string{
-		"pinnace.yaml": `apiVersion: pinnace.dev/v1alpha1
+const fleetFile = `apiVersion: pinnace.dev/v1alpha1
 kind: Fleet
 metadata: {name: acme}
 spec:
   registry: 127.0.0.1:1/acme
   inventory: [clusters]
   sources: [{name: apps, paths: ["bundles/*"], targets: [{}]}]
-`,
+`
+
+// write lays a fleet repository: three bundles of one ConfigMap each for two clusters.
+func write(t *testing.T, dir string, files map[string]string) string {
+	t.Helper()
+	all := map[string]string{
+		"pinnace.yaml":      fleetFile,
 		"clusters/all.yaml": cluster("east") + "---\n" + cluster("west"),
 		"bundles/a/cm.yaml": configMap("a", "1"),
 		"bundles/b/cm.yaml": configMap("b", "1"),
@@ -106,13 +109,7 @@ func options(t *testing.T, dir string, signer *signing.Signer) Options {
 
 func run(t *testing.T, registry oci.Registry, opts Options) (Result, error) {
 	t.Helper()
-	last := &lastPublish{opts: opts, registry: registry}
-	opts.previous = last.read
-	loaded, err := Load(t.Context(), opts.LoadOptions)
-	if err != nil {
-		return Result{}, err
-	}
-	return publish(t.Context(), loaded, last, opts)
+	return publishFrom(t.Context(), &lastPublish{opts: opts, registry: registry}, opts)
 }
 
 func mustRun(t *testing.T, registry oci.Registry, opts Options) Result {
@@ -365,6 +362,10 @@ func TestOtherKeyAndOtherFleetAreRefused(t *testing.T) {
 
 // A publish that dies after any number of writes leaves what agents see whole, and running again finishes it.
 func TestKilledAnywhere(t *testing.T) {
+	synctest.Test(t, killedAnywhere) // what a publisher that died claimed is waited for
+}
+
+func killedAnywhere(t *testing.T) {
 	signer := releaseSigner(t)
 	dir := write(t, t.TempDir(), nil)
 	changed := write(t, t.TempDir(), map[string]string{"bundles/a/cm.yaml": configMap("a", "2")})

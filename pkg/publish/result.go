@@ -23,6 +23,8 @@ type Result struct {
 	Targets []TargetResult `json:"targets"`
 	// Rollouts are the plans that were made: what changes under a strategy waits for their gates.
 	Rollouts []RolloutResult `json:"rollouts,omitempty"`
+	// Pruned is what the registry no longer keeps: nil when nothing was old enough.
+	Pruned *PruneResult `json:"pruned,omitempty"`
 	// Warnings are for people: what is otherwise than a file's author may expect, and what could not be looked up.
 	Warnings []string `json:"warnings,omitempty"`
 }

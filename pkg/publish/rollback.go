@@ -54,7 +54,7 @@ func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) 
 		return result, nil
 	}
 	index := p.newIndex(parent, parentDigest, earlier.Sources, mergeBundles(earlier.Bundles, parent.Bundles), targets)
-	return p.commit(ctx, result, parent, index, targets)
+	return p.commit(ctx, result, parent, index, targets, nil)
 }
 
 // reissue makes new targets out of those of an earlier publication.

@@ -22,7 +22,7 @@ func (p *publisher) seal(ctx context.Context, fleet *target.Fleet, i int, next *
 	}
 	var last *v1alpha1.Target
 	if before.Digest != "" {
-		verifier, err := p.ownVerifier()
+		verifier, err := p.ownVerifier(ctx)
 		if err != nil {
 			return err
 		}
