@@ -121,7 +121,7 @@ func validate(target *v1alpha1.Target) *Error {
 		}
 	}
 	if len(problems) == 0 {
-		problems = append(problems, checkDependencies(target.Bundles))
+		problems = append(problems, checkDependencies(target.Bundles), checkRollouts(target))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return &Error{

@@ -34,6 +34,8 @@ type Config struct {
 	Verifier Verifier
 	// Trust follows the fleet's trust root for the verifier, before anything new is verified; nil where there is none.
 	Trust TrustRoot
+	// Images checks the container images that bundles name, where the policy has rules for them; nil checks none.
+	Images ImageVerifier
 	// Deployers bring bundles to the cluster, by method.
 	Deployers map[v1alpha1.Method]Deployer
 	// ClusterKind reports whether a kind is cluster-scoped; false for one that the cluster doesn't know yet.
@@ -110,7 +112,7 @@ type Agent struct {
 	units     map[string]*unit
 	suspended Suspended
 	readers   map[LocalRef][]string // bundles that read it
-	version   string // of Kubernetes
+	version   string                // of Kubernetes
 	target    *v1alpha1.Target
 	manifest  ocispec.Descriptor
 	complete  bool // every byte of the target in force is on the disk

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -93,7 +94,7 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 	if err != nil {
 		return nil, problem(StageFetch, subject, err)
 	}
-	if err := a.content.collect(ctx, &target, desc, kept); err != nil {
+	if err := a.content.collect(ctx, &target, desc, slices.Concat(kept, announced(&target))); err != nil {
 		a.log.Warn("content that is no longer needed stays on the disk", "stage", StageState, "error", err)
 	}
 	a.metrics.skew(a.now(), &target)
@@ -133,6 +134,7 @@ func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest stri
 // fetchAll brings every bundle of the target onto the disk, verified. The first failure ends it.
 func (a *Agent) fetchAll(ctx context.Context, registry oci.Registry, target *v1alpha1.Target) (int, error) {
 	fetched := make([]bool, len(target.Bundles))
+	end := oci.Batch(a.cfg.Content)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(fetchParallel)
 	for i := range target.Bundles {
@@ -142,7 +144,7 @@ func (a *Agent) fetchAll(ctx context.Context, registry oci.Registry, target *v1a
 			return err
 		})
 	}
-	err := group.Wait()
+	err := errors.Join(group.Wait(), end())
 	count := 0
 	for _, one := range fetched {
 		if one {

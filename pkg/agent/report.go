@@ -255,6 +255,7 @@ func (a *Agent) statusReport() v1alpha1.StatusReport {
 	for _, one := range a.units {
 		report.Bundles = append(report.Bundles, reported(one))
 	}
+	report.Rollouts = a.reportedRollouts()
 	slices.SortFunc(report.Bundles, func(x, y v1alpha1.ReportedBundle) int { return strings.Compare(x.Name, y.Name) })
 	return report
 }

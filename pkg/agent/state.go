@@ -41,6 +41,8 @@ const maxStateFile = 64 << 20
 type State struct {
 	dir  string
 	lock *os.File
+	// memory takes the files' place in simulated clusters; nil everywhere else.
+	memory *memoryFiles
 }
 
 // Remembered is target.json.
@@ -144,11 +146,19 @@ func writePID(file *os.File) error {
 
 // Close gives the lock back, also where a process that was just started has the file still open.
 func (s *State) Close() error {
+	if s.memory != nil {
+		return nil
+	}
 	return errors.Join(unix.Flock(int(s.lock.Fd()), unix.LOCK_UN), s.lock.Close())
 }
 
-// ContentDir is the OCI layout's folder.
-func (s *State) ContentDir() string { return filepath.Join(s.dir, contentDir) }
+// ContentDir is the OCI layout's folder; empty when there is none.
+func (s *State) ContentDir() string {
+	if s.memory != nil {
+		return ""
+	}
+	return filepath.Join(s.dir, contentDir)
+}
 
 // Identity returns a random name that this folder keeps for ever: it tells agents of one cluster apart.
 func (s *State) Identity() (string, error) {
@@ -175,13 +185,13 @@ func (s *State) Remember(remembered Remembered) error {
 
 // Records reads every bundle's record, by name.
 func (s *State) Records() (map[string]Record, error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, inventoryDir))
+	files, err := s.list(filepath.Join(s.dir, inventoryDir))
 	if err != nil {
 		return nil, s.unreadable(filepath.Join(s.dir, inventoryDir), err)
 	}
-	records := make(map[string]Record, len(entries))
-	for _, entry := range entries {
-		name, isRecord := strings.CutSuffix(entry.Name(), recordSuffix)
+	records := make(map[string]Record, len(files))
+	for _, file := range files {
+		name, isRecord := strings.CutSuffix(file, recordSuffix)
 		if !isRecord || !namePattern.MatchString(name) {
 			continue // a write that a crash cut off
 		}
@@ -202,6 +212,10 @@ func (s *State) SaveRecord(record Record) error {
 
 // DropRecord removes a bundle's record; an absent one is fine.
 func (s *State) DropRecord(bundle string) error {
+	if s.memory != nil {
+		s.memory.drop(s.recordPath(bundle))
+		return nil
+	}
 	if err := os.Remove(s.recordPath(bundle)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return &Error{
 			Stage: StageState, Subject: s.recordPath(bundle), Reason: ReasonStateUnwritable,
@@ -215,8 +229,27 @@ func (s *State) recordPath(bundle string) string {
 	return filepath.Join(s.dir, inventoryDir, bundle+recordSuffix)
 }
 
+// list returns the names of a folder's files.
+func (s *State) list(dir string) ([]string, error) {
+	if s.memory != nil {
+		return s.memory.names(dir), nil
+	}
+	entries, err := os.ReadDir(dir)
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name()
+	}
+	return names, err
+}
+
 // read decodes a file strictly; an absent one leaves into alone.
 func (s *State) read(path string, into any, mend string) error {
+	if s.memory != nil {
+		if data, found := s.memory.get(path); found {
+			return json.Unmarshal(data, into)
+		}
+		return nil
+	}
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -258,6 +291,10 @@ func (s *State) writeJSON(path string, value any) error {
 
 // write replaces a file so that a power cut leaves the old or the new one.
 func (s *State) write(path string, data []byte) error {
+	if s.memory != nil {
+		s.memory.put(path, data)
+		return nil
+	}
 	err := renameio.WriteFile(path, data, stateFilePerm, renameio.WithTempDir(filepath.Dir(path)))
 	if err == nil {
 		err = syncDir(filepath.Dir(path))

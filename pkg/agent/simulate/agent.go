@@ -1,0 +1,136 @@
+package simulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/agent"
+	"pinnace.dev/pinnace/pkg/oci"
+)
+
+// Shared is what all agents of a simulation have in common.
+type Shared struct {
+	Fleet    string
+	Registry oci.Registry
+	Verifier agent.Verifier
+	Pool     *Pool
+	// Metrics are everybody's together.
+	Metrics   *agent.Metrics
+	Behaviour Behaviour
+	// Interval between polls and Heartbeat of reports, as in [agent.Config].
+	Interval, Heartbeat time.Duration
+	Version             string
+	Log                 *slog.Logger
+}
+
+// Agent is one simulated cluster with its agent.
+type Agent struct {
+	Name    string
+	Cluster *Cluster
+
+	agent *agent.Agent
+	link  *link
+	state *agent.State
+}
+
+// New returns an agent that does not run yet. signer signs its reports.
+func New(name string, signer agent.EnvelopeSigner, shared *Shared) *Agent {
+	cluster := NewCluster(name, shared.Behaviour)
+	state := agent.NewMemoryState()
+	link := &link{Registry: shared.Registry}
+	config := agent.Config{
+		Fleet: shared.Fleet, Cluster: name, Registries: []oci.Registry{link}, State: state, Content: shared.Pool.Content(),
+		Verifier: shared.Verifier,
+		Deployers: map[v1alpha1.Method]agent.Deployer{
+			v1alpha1.MethodApply: cluster, v1alpha1.MethodRelease: cluster,
+		},
+		Signer: signer, Interval: shared.Interval, Heartbeat: shared.Heartbeat, Version: shared.Version,
+		Kubernetes: func() string { return "v1.36.3" }, Metrics: shared.Metrics, Log: shared.Log,
+	}
+	return &Agent{Name: name, Cluster: cluster, agent: agent.New(config), link: link, state: state}
+}
+
+// Run runs the agent until ctx ends.
+func (a *Agent) Run(ctx context.Context) error { return a.agent.Run(ctx) }
+
+// Hint makes the agent look at the registry now.
+func (a *Agent) Hint() { a.agent.Hint() }
+
+// SetOffline cuts the agent's link to the registry, or mends it.
+func (a *Agent) SetOffline(offline bool) {
+	a.link.cut.Store(offline)
+	if !offline {
+		a.agent.Hint()
+	}
+}
+
+// Offline reports whether the link is cut.
+func (a *Agent) Offline() bool { return a.link.cut.Load() }
+
+// link is a registry that can be cut off.
+type link struct {
+	oci.Registry
+	cut atomic.Bool
+}
+
+var errCut = errors.New("the link is cut")
+
+func (l *link) Repository(name string) (oci.Repository, error) {
+	repo, err := l.Registry.Repository(name)
+	return &linked{Repository: repo, link: l}, err
+}
+
+type linked struct {
+	oci.Repository
+	link *link
+}
+
+func (r *linked) check() error {
+	if r.link.cut.Load() {
+		return fmt.Errorf("%s: %w: %w", r.Repository, oci.ErrUnreachable, errCut)
+	}
+	return nil
+}
+
+func (r *linked) Resolve(ctx context.Context, reference string) (ocispec.Descriptor, error) {
+	if err := r.check(); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return r.Repository.Resolve(ctx, reference)
+}
+
+func (r *linked) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return r.Repository.Fetch(ctx, desc)
+}
+
+func (r *linked) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	if err := r.check(); err != nil {
+		return false, err
+	}
+	return r.Repository.Exists(ctx, desc)
+}
+
+func (r *linked) Push(ctx context.Context, desc ocispec.Descriptor, content []byte, tags ...string) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	return r.Repository.Push(ctx, desc, content, tags...)
+}
+
+func (r *linked) Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	return r.Repository.Tag(ctx, desc, tag)
+}
