@@ -43,7 +43,7 @@ func running(t *testing.T, file string) {
 	publish(t, registry, spec)
 	setup := &setup{spec: spec, state: state, log: slog.New(slog.DiscardHandler), agent: agent.New(agent.Config{
 		Fleet: spec.Fleet, Cluster: spec.Cluster, Registries: []oci.Registry{registry}, State: state, Content: content,
-		Verifier: refusing{signing.TrustAllUnsafe()}, Deployers: deployers,
+		Verifier: refusing{Verifier: signing.TrustAllUnsafe()}, Deployers: deployers,
 	})}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	endpoints, err := serve(setup, cancel)

@@ -22,55 +22,78 @@ import (
 )
 
 // loadPolicy reads the trust policy. With a root of trust, what was followed of it is kept in the state folder, and
-// both results are the same verifier; trust is nil otherwise.
-func loadPolicy(file, stateDir string, log *slog.Logger) (verifier agent.Verifier, trust agent.TrustRoot, err error) {
+// verifier and trust are the same; trust is nil otherwise. local is nil where everything is delegated to the root.
+func loadPolicy(file, stateDir string, log *slog.Logger) (verifier agent.Verifier, trust agent.TrustRoot, local *signing.Verifier, err error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, nil, usagef("read the trust policy: %w", err)
+		return nil, nil, nil, usagef("read the trust policy: %w", err)
 	}
 	policy, _, err := document.Decode[v1alpha1.TrustPolicy](file, data, v1alpha1.KindTrustPolicy)
 	if err != nil {
-		return nil, nil, usagef("%w", err)
+		return nil, nil, nil, usagef("%w", err)
 	}
-	var local *signing.Verifier
 	if root := policy.Spec.Root; root == nil || !root.Delegate || len(policy.Spec.Rules) > 0 {
-		local, err = signing.NewVerifier(policy, signing.Options{
-			Dir: filepath.Dir(file),
+		local, err = signing.LoadPolicy(file, signing.Options{
 			Warn: func(refusal *signing.Error) {
 				log.Warn("taken although the trust policy would refuse it: its mode is warn", "reason", refusal.Reason, "error", refusal)
 			},
 		})
 		if err != nil {
-			return nil, nil, usagef("%s: %w", file, err)
+			return nil, nil, nil, usagef("%w", err)
 		}
 	}
 	if policy.Spec.Root == nil {
-		return refusing{local}, nil, nil
+		return refusing{local, refresher(local, log)}, nil, local, nil
 	}
 	pinned, err := os.ReadFile(relativeTo(filepath.Dir(file), policy.Spec.Root.File))
 	if err != nil {
-		return nil, nil, usagef("%s: spec.root.file: %w", file, err)
+		return nil, nil, nil, usagef("%s: spec.root.file: %w", file, err)
 	}
 	rooted, err := trustroot.NewVerifier(pinned, trustroot.Options{
 		Delegate: policy.Spec.Root.Delegate, Local: local, Store: trustFile(filepath.Join(stateDir, "trust.json")),
 	})
 	if err != nil {
-		return nil, nil, usagef("%s: spec.root: %w", file, err)
+		return nil, nil, nil, usagef("%s: spec.root: %w", file, err)
 	}
-	following := following{refusing{rooted}, rooted}
-	return following, following, nil
+	following := following{refusing{rooted, refresher(local, log)}, rooted}
+	return following, following, local, nil
+}
+
+// refresher brings a changed policy into force, between two verifications. One that cannot be read changes nothing.
+func refresher(local *signing.Verifier, log *slog.Logger) func() {
+	if local == nil {
+		return nil
+	}
+	return func() {
+		switch changed, err := local.Refresh(); {
+		case err != nil:
+			log.Error("the trust policy changed and cannot be read; the one before stays in force", "error", err)
+		case changed:
+			log.Info("the trust policy changed and is in force")
+		}
+	}
 }
 
 // refusing puts refusals into the agent's words.
-type refusing struct{ agent.Verifier }
+type refusing struct {
+	agent.Verifier
+	refresh func()
+}
 
 func (r refusing) Verify(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (oci.Verified, error) {
+	if r.refresh != nil {
+		r.refresh()
+	}
 	verified, err := r.Verifier.Verify(ctx, repo, name, desc)
+	return verified, refused(err)
+}
+
+func refused(err error) error {
 	var refusal *signing.Error
 	if errors.As(err, &refusal) {
-		return verified, &agent.Error{Stage: agent.StageVerify, Reason: agent.Reason(refusal.Reason), Err: err}
+		return &agent.Error{Stage: agent.StageVerify, Reason: agent.Reason(refusal.Reason), Err: err}
 	}
-	return verified, err
+	return err
 }
 
 // following puts what is wrong with a trust root into the agent's words.

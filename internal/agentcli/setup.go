@@ -39,7 +39,7 @@ func (s *session) setUp(file string) (*setup, error) {
 	}
 	log := s.log()
 	version, commit := s.build()
-	verifier, trust, err := loadPolicy(spec.TrustPolicy, spec.StateDir, log)
+	verifier, trust, local, err := loadPolicy(spec.TrustPolicy, spec.StateDir, log)
 	if err != nil {
 		return nil, err
 	}
@@ -47,13 +47,10 @@ func (s *session) setUp(file string) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
+	userAgent := "pinnace-agent/" + version
 	registries := make([]oci.Registry, 0, len(spec.Registries))
 	for _, registry := range spec.Registries {
-		opened, err := oci.Open(registry.Prefix, oci.Options{
-			PlainHTTP: registry.PlainHTTP, CAFile: registry.CAFile, DockerConfig: registry.DockerConfig,
-			TokenHosts: registry.TokenHosts,
-			UserAgent: "pinnace-agent/" + version,
-		})
+		opened, err := oci.Open(registry.Prefix, registryOptions(registry, userAgent))
 		if err != nil {
 			return nil, usagef("%s: spec.registries: %w", file, err)
 		}
@@ -63,7 +60,7 @@ func (s *session) setUp(file string) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	kubernetes.UserAgent = "pinnace-agent/" + version
+	kubernetes.UserAgent = userAgent
 
 	state, err := agent.OpenState(spec.StateDir)
 	if err != nil {
@@ -89,6 +86,9 @@ func (s *session) setUp(file string) (*setup, error) {
 		Verifier: verifier, Deployers: cluster.Deployers, ClusterKind: cluster.ClusterKind, Holder: cluster.Hold,
 		Objects: cluster.Objects, Events: cluster.Recorder, Local: cluster.Local, Drift: cluster.Drift, Limits: spec.Limits, Interval: spec.Interval.Duration,
 		Heartbeat: spec.Heartbeat.Duration, Version: version, Kubernetes: cluster.Version, Log: log, Metrics: metrics,
+	}
+	if local != nil {
+		config.Images = images{verifier: local, registries: registries, spec: spec.Registries, userAgent: userAgent}
 	}
 	if signer != nil {
 		config.Signer = signer
@@ -160,33 +160,40 @@ func exitCode(err error) int {
 
 // codes of the agent's reasons; what is missing here is classified by its cause.
 var codes = map[agent.Reason]int{
-	agent.ReasonSignatureMissing:  exitcode.Refused,
-	agent.ReasonSignatureMismatch: exitcode.Refused,
-	agent.ReasonKeyNotTrusted:     exitcode.Refused,
-	agent.ReasonThresholdNotMet:   exitcode.Refused,
-	agent.ReasonNoRule:            exitcode.Refused,
-	agent.ReasonNotVerified:       exitcode.Refused,
-	agent.ReasonWrongCluster:      exitcode.Refused,
-	agent.ReasonWrongFleet:        exitcode.Refused,
-	agent.ReasonRollback:          exitcode.Refused,
-	agent.ReasonEquivocation:      exitcode.Refused,
-	agent.ReasonTargetExpired:     exitcode.Refused,
-	agent.ReasonClockSkew:         exitcode.Refused,
-	agent.ReasonTooLarge:          exitcode.Refused,
-	agent.ReasonTrustRootInvalid:  exitcode.Refused,
-	agent.ReasonTrustRootExpired:  exitcode.Refused,
-	agent.ReasonUnsafePath:        exitcode.Refused,
-	agent.ReasonUnsafeAnswer:      exitcode.Refused,
-	agent.ReasonOutOfScope:        exitcode.Refused,
-	agent.ReasonInvalidTarget:     exitcode.Refused,
-	agent.ReasonInvalidBundle:     exitcode.Refused,
-	agent.ReasonPruneGuard:        exitcode.Refused,
-	agent.ReasonDigestMismatch:    exitcode.Damaged,
-	agent.ReasonStateCorrupt:      exitcode.Damaged,
-	agent.ReasonUnauthorized:      exitcode.Unauthorized,
-	agent.ReasonNotFound:          exitcode.NotFound,
-	agent.ReasonUnreachable:       exitcode.Unreachable,
-	agent.ReasonStateLocked:       exitcode.Usage,
-	agent.ReasonStateUnwritable:   exitcode.No,
-	agent.ReasonAnotherAgent:      exitcode.Usage,
+	agent.ReasonSignatureMissing:    exitcode.Refused,
+	agent.ReasonSignatureMismatch:   exitcode.Refused,
+	agent.ReasonKeyNotTrusted:       exitcode.Refused,
+	agent.ReasonThresholdNotMet:     exitcode.Refused,
+	agent.ReasonNoRule:              exitcode.Refused,
+	agent.ReasonSignatureBroken:     exitcode.Refused,
+	agent.ReasonIdentityNotTrusted:  exitcode.Refused,
+	agent.ReasonCertificateInvalid:  exitcode.Refused,
+	agent.ReasonTransparencyMissing: exitcode.Refused,
+	agent.ReasonAttestationMissing:  exitcode.Refused,
+	agent.ReasonAttestationRefused:  exitcode.Refused,
+	agent.ReasonImageNotPinned:      exitcode.Refused,
+	agent.ReasonNotVerified:         exitcode.Refused,
+	agent.ReasonWrongCluster:        exitcode.Refused,
+	agent.ReasonWrongFleet:          exitcode.Refused,
+	agent.ReasonRollback:            exitcode.Refused,
+	agent.ReasonEquivocation:        exitcode.Refused,
+	agent.ReasonTargetExpired:       exitcode.Refused,
+	agent.ReasonClockSkew:           exitcode.Refused,
+	agent.ReasonTooLarge:            exitcode.Refused,
+	agent.ReasonTrustRootInvalid:    exitcode.Refused,
+	agent.ReasonTrustRootExpired:    exitcode.Refused,
+	agent.ReasonUnsafePath:          exitcode.Refused,
+	agent.ReasonUnsafeAnswer:        exitcode.Refused,
+	agent.ReasonOutOfScope:          exitcode.Refused,
+	agent.ReasonInvalidTarget:       exitcode.Refused,
+	agent.ReasonInvalidBundle:       exitcode.Refused,
+	agent.ReasonPruneGuard:          exitcode.Refused,
+	agent.ReasonDigestMismatch:      exitcode.Damaged,
+	agent.ReasonStateCorrupt:        exitcode.Damaged,
+	agent.ReasonUnauthorized:        exitcode.Unauthorized,
+	agent.ReasonNotFound:            exitcode.NotFound,
+	agent.ReasonUnreachable:         exitcode.Unreachable,
+	agent.ReasonStateLocked:         exitcode.Usage,
+	agent.ReasonStateUnwritable:     exitcode.No,
+	agent.ReasonAnotherAgent:        exitcode.Usage,
 }

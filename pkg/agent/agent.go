@@ -123,6 +123,7 @@ type Agent struct {
 	hinted    []time.Duration // when to look again after a hint
 	pullAt    time.Time
 	looked    time.Time // when the last look began
+	quiet     time.Time // until then the registry asked to be left alone
 	failures  int       // polls in a row
 	looking   bool
 	lookAt    time.Time

@@ -59,6 +59,9 @@ type outcome struct {
 func (a *Agent) deploy(ctx context.Context, want v1alpha1.TargetBundle, generation int64, recorded *Record, inUse []string) outcome {
 	failed := outcome{record: recorded}
 	deployment, err := a.prepare(ctx, &want)
+	if err == nil {
+		err = a.verifyImages(ctx, &deployment, recorded)
+	}
 	if err != nil {
 		failed.err = err
 		return failed

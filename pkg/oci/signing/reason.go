@@ -34,8 +34,12 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Rule == "" {
-		return fmt.Sprintf("%s@%s: %s: %s", e.Repository, e.Digest, e.Reason, e.Message)
+	subject := e.Repository
+	if e.Digest != "" {
+		subject += "@" + e.Digest.String()
 	}
-	return fmt.Sprintf("%s@%s: %s by rule %q: %s", e.Repository, e.Digest, e.Reason, e.Rule, e.Message)
+	if e.Rule == "" {
+		return fmt.Sprintf("%s: %s: %s", subject, e.Reason, e.Message)
+	}
+	return fmt.Sprintf("%s: %s by rule %q: %s", subject, e.Reason, e.Rule, e.Message)
 }
