@@ -74,7 +74,7 @@ func OpenHost(host string, opts Options) (Registry, error) {
 	if err := (registry.Reference{Registry: host}).ValidateRegistry(); err != nil {
 		return nil, fmt.Errorf("registry %q: %w", host, err)
 	}
-	client, err := newClient(host, opts)
+	client, _, err := newClient(host, opts)
 	if err != nil {
 		return nil, fmt.Errorf("registry %q: %w", host, err)
 	}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -68,47 +66,41 @@ func Open(prefix string, opts Options) (Registry, error) {
 	if err := (registry.Reference{Registry: host}).ValidateRegistry(); err != nil {
 		return nil, fmt.Errorf("registry %q: %w", prefix, err)
 	}
-	client, err := newClient(host, opts)
+	client, busy, err := newClient(host, opts)
 	if err != nil {
 		return nil, fmt.Errorf("registry %q: %w", prefix, err)
 	}
-	return &remoteRegistry{host: host, path: path, plainHTTP: opts.PlainHTTP, client: client}, nil
+	return &remoteRegistry{host: host, path: path, plainHTTP: opts.PlainHTTP, client: client, busy: busy}, nil
 }
 
-func newClient(host string, opts Options) (*auth.Client, error) {
+func newClient(host string, opts Options) (*auth.Client, *busy, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = headerTimeout
 	transport.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	transport.MaxIdleConnsPerHost = 32
 	transport.MaxResponseHeaderBytes = maxHeaderBytes
+	busy := &busy{next: transport}
 	if opts.CAFile != "" {
-		roots, err := x509.SystemCertPool()
+		roots, err := newRotatingRoots(opts.CAFile, transport)
 		if err != nil {
-			roots = x509.NewCertPool()
+			return nil, nil, err
 		}
-		pem, err := os.ReadFile(opts.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("CA file: %w", err)
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("CA file %s: no PEM certificate in it", opts.CAFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+		busy.next = roots
 	}
-	store, err := openCredentials(opts.DockerConfig)
+	store, err := newRotatingCredentials(opts.DockerConfig)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	guard := newGuard(&retry.Transport{Base: transport, Policy: func() retry.Policy { return patience{} }}, host, opts)
+	guard := newGuard(&retry.Transport{Base: busy, Policy: func() retry.Policy { return patience{} }}, host, opts)
 	client := &auth.Client{
 		Client:     &http.Client{Transport: guard, CheckRedirect: guard.checkRedirect},
 		Cache:      auth.NewCache(),
-		Credential: credentials.Credential(store),
+		Credential: store.Get,
 		// The guard knows which hosts may issue tokens: sites have theirs on private addresses.
 		BlockedRealmPrefixes: []netip.Prefix{},
 	}
 	client.SetUserAgent(cmp.Or(opts.UserAgent, "pinnace"))
-	return client, nil
+	return client, busy, nil
 }
 
 func openCredentials(path string) (credentials.Store, error) {
@@ -133,6 +125,7 @@ type remoteRegistry struct {
 	host, path string
 	plainHTTP  bool
 	client     *auth.Client
+	busy       *busy
 }
 
 func (r *remoteRegistry) String() string { return r.host + "/" + r.path }
@@ -141,7 +134,7 @@ func (r *remoteRegistry) Repository(name string) (Repository, error) {
 	if err := checkRepository(name); err != nil {
 		return nil, err
 	}
-	return &remoteRepository{Repository: &remote.Repository{
+	return &remoteRepository{busy: r.busy, Repository: &remote.Repository{
 		Client:           r.client,
 		Reference:        registry.Reference{Registry: r.host, Repository: strings.TrimPrefix(r.path+"/"+name, "/")},
 		PlainHTTP:        r.plainHTTP,
@@ -165,7 +158,10 @@ func checkRepository(name string) error {
 	return nil
 }
 
-type remoteRepository struct{ *remote.Repository }
+type remoteRepository struct {
+	*remote.Repository
+	busy *busy
+}
 
 func (r *remoteRepository) String() string {
 	return r.Reference.Registry + "/" + r.Reference.Repository
@@ -274,7 +270,7 @@ func (r *remoteRepository) classify(reference string, err error) error {
 		case response.StatusCode == http.StatusNotFound:
 			return fmt.Errorf("%s: %w", r.subject(reference), ErrNotFound)
 		case response.StatusCode >= 500 || response.StatusCode == http.StatusTooManyRequests:
-			class = ErrUnreachable
+			class, err = ErrUnreachable, r.busy.wrap(err)
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, ErrUnsafe):
 	case errors.As(err, &transport):

@@ -9,10 +9,13 @@ import (
 )
 
 const (
-	// maxRetryAfter stops a registry that would hold a client up for days.
+	// maxRetryAfter stops a registry that would hold a request up for days. What asks for longer is not tried again by the
+	// request; the error says for how long.
 	maxRetryAfter = 2 * time.Minute
-	maxRetries    = 5
-	firstBackoff  = 250 * time.Millisecond
+	// maxAskedFor stops a registry that would silence a client for ever.
+	maxAskedFor  = time.Hour
+	maxRetries   = 5
+	firstBackoff = 250 * time.Millisecond
 )
 
 // RetryAfter is how long an answer asks its client to wait: Retry-After in seconds or as a date, at most two minutes;
@@ -20,17 +23,22 @@ const (
 //
 // See https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
 func RetryAfter(header http.Header, now time.Time) time.Duration {
+	return min(askedFor(header, now), maxRetryAfter)
+}
+
+// askedFor is RetryAfter without its bound, up to an hour.
+func askedFor(header http.Header, now time.Time) time.Duration {
 	value := header.Get("Retry-After")
 	if value == "" {
 		return 0
 	}
 	wait := time.Duration(0)
 	if seconds, err := strconv.Atoi(value); err == nil {
-		wait = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
+		wait = time.Duration(min(seconds, int(maxAskedFor/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(value); err == nil {
 		wait = at.Sub(now)
 	}
-	return min(max(wait, 0), maxRetryAfter)
+	return min(max(wait, 0), maxAskedFor)
 }
 
 // patience retries what a registry couldn't answer just now, when it asks to.
@@ -44,7 +52,10 @@ func (patience) Retry(attempt int, resp *http.Response, err error) (time.Duratio
 		return -1, nil //nolint:nilerr // the transport hands the request's own error on
 	}
 	if resp != nil {
-		if wait := RetryAfter(resp.Header, time.Now()); wait > 0 {
+		switch wait := askedFor(resp.Header, time.Now()); {
+		case wait > maxRetryAfter:
+			return -1, nil
+		case wait > 0:
 			return wait, nil
 		}
 	}
