@@ -156,6 +156,9 @@ func (a *Agent) lookNow() {
 	if a.pullAt = a.looked.Add(hintSpacing); a.pullAt.Before(a.now()) {
 		a.pullAt = a.now()
 	}
+	if a.pullAt.Before(a.quiet) {
+		a.pullAt = a.quiet
+	}
 }
 
 // startPull looks at the registry.
@@ -178,7 +181,7 @@ func (a *Agent) followHint(now time.Time) {
 	if len(a.hinted) == 0 {
 		return
 	}
-	if again := now.Add(a.hinted[0]); again.Before(a.pullAt) {
+	if again := now.Add(a.hinted[0]); again.Before(a.pullAt) && !again.Before(a.quiet) {
 		a.pullAt = again
 	}
 	a.hinted = a.hinted[1:]
@@ -194,7 +197,9 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 		a.metrics.poll("error", now)
 		a.trouble(err)
 		// The first retries come sooner than the next poll, later ones never more often than it.
-		a.pullAt = now.Add(max(pause(a.failures, min(firstPause, a.interval()), a.interval()), retryAfter(err)))
+		asked := retryAfter(err)
+		a.quiet = now.Add(asked)
+		a.pullAt = now.Add(max(pause(a.failures, min(firstPause, a.interval()), a.interval()), asked))
 		return
 	}
 	a.failures, a.gates.due = 0, true

@@ -187,10 +187,11 @@ func (slowDownError) RetryAfter() time.Duration { return 30 * time.Minute }
 func TestRetryAfterIsObeyed(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.publish(target(1, w.bundle("web", "1")))
-		w.run(func(*agent.Agent) {
+		w.run(func(a *agent.Agent) {
 			w.registry.set(fmt.Errorf("HEAD: %w", slowDownError{errors.New("429")}))
 			time.Sleep(2 * time.Minute)
 			w.registry.taken()
+			a.Hint() // from anybody
 			time.Sleep(25 * time.Minute)
 			synctest.Wait()
 			if got := w.heads(); got != 0 {

@@ -57,7 +57,7 @@ func (d *delivery) finish(err error, now time.Time) {
 		return
 	}
 	d.failures++
-	d.at = now.Add(pause(d.failures, firstPause, longPause))
+	d.at = now.Add(max(pause(d.failures, firstPause, longPause), retryAfter(err)))
 }
 
 // publish tells what changed: to the cluster as BundleDeployments, to the registry as a status report.
