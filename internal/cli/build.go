@@ -14,6 +14,7 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/internal/exitcode"
 	"pinnace.dev/pinnace/pkg/bundler"
+	"pinnace.dev/pinnace/pkg/bundler/resolution"
 	"pinnace.dev/pinnace/pkg/bundler/source"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing"
@@ -27,6 +28,8 @@ type buildOptions struct {
 	layout    string
 	push      string
 	tags      []string
+	cacheDir  string
+	digests   bool
 	signFlags
 	registry registryFlags
 	output   output
@@ -76,6 +79,8 @@ No cluster is concerned: overrides are not applied, and templates in values stay
 	flags.StringVar(&opts.root, "root", "", "folder that the bundle may read files from: the source's root; the current one when empty")
 	flags.StringVar(&opts.source, "source", "local", "name of the source that the bundle says it is from")
 	flags.StringVar(&opts.kustomize, "kustomize", "", "folder of the kustomization, relative to the bundle's; the bundle's choice when empty")
+	flags.StringVar(&opts.cacheDir, "cache-dir", "", "folder that keeps charts of repositories; pinnace in the user's cache folder when empty")
+	flags.BoolVar(&opts.digests, "image-digests", false, "ask the images' registries for their digests, and record them")
 	flags.StringVar(&opts.layout, "layout", "", "OCI layout folder to write to")
 	flags.StringVar(&opts.push, "push", "", "prefix to push below: host[:port]/path")
 	flags.StringArrayVar(&opts.tags, "tag", nil, "tag to point at the bundle; may be repeated")
@@ -99,14 +104,22 @@ func runBuild(ctx context.Context, s *session, opts buildOptions) error {
 			return err
 		}
 	}
-	found, err := findBundle(ctx, opts)
+	build, names, err := opts.reach(s)
+	if err != nil {
+		return err
+	}
+	found, err := findBundle(ctx, opts, build)
 	if err != nil {
 		return ofInput(err)
+	}
+	for _, warning := range found.Warnings {
+		s.message(markWarning, "%v", warning)
 	}
 	built, err := bundler.Build(ctx, found, opts.variant(found))
 	if err != nil {
 		return ofInput(err)
 	}
+	s.warn(names.Warnings())
 	if registry == nil {
 		return s.printObjects(built.Objects)
 	}
@@ -123,6 +136,18 @@ func runBuild(ctx context.Context, s *session, opts buildOptions) error {
 			result.Name, string(result.Method), fmt.Sprint(result.Objects), fmt.Sprint(result.Bytes), result.Digest, result.Repository,
 		}},
 		names: []string{result.Repository + "@" + result.Digest},
+	})
+}
+
+// reach says how charts that are not in the folder are reached, with the credentials that a publish uses.
+func (o buildOptions) reach(s *session) (bundler.Options, *resolution.Memory, error) {
+	from, err := (&fleetFlags{cacheDir: o.cacheDir}).options()
+	if err != nil {
+		return bundler.Options{}, nil, err
+	}
+	return bundler.Reach(bundler.Remotes{
+		Source: source.Options{CacheDir: from.CacheDir, Auth: from.Auth}, OCI: o.registry.options(s),
+		HelmConfig: from.HelmConfig, Images: &v1alpha1.ImageOptions{Digests: o.digests},
 	})
 }
 
@@ -150,7 +175,7 @@ func (o buildOptions) variant(found bundler.Found) bundler.Variant {
 }
 
 // findBundle reads the only bundle in the folder.
-func findBundle(ctx context.Context, opts buildOptions) (bundler.Found, error) {
+func findBundle(ctx context.Context, opts buildOptions, build bundler.Options) (bundler.Found, error) {
 	dir, err := filepath.Abs(opts.dir)
 	if err != nil {
 		return bundler.Found{}, fmt.Errorf("build %s: %w", opts.dir, err)
@@ -167,7 +192,7 @@ func findBundle(ctx context.Context, opts buildOptions) (bundler.Found, error) {
 	if err != nil {
 		return bundler.Found{}, err
 	}
-	all, err := bundler.Discover(ctx, tree, v1alpha1.Source{Name: opts.source, Paths: []string{filepath.ToSlash(path)}}, bundler.Options{})
+	all, err := bundler.Discover(ctx, tree, v1alpha1.Source{Name: opts.source, Paths: []string{filepath.ToSlash(path)}}, build)
 	if err != nil {
 		return bundler.Found{}, err
 	}

@@ -42,6 +42,8 @@ type LoadOptions struct {
 	OCI oci.Options
 	// HelmConfig is Helm's repositories.yaml, with credentials of chart repositories; it may be absent.
 	HelmConfig string
+	// Reading receives a step for each source that was read, one at a time; may be nil.
+	Reading func(Event)
 	// Refresh looks again at what charts' versions, images' tags and remote bases mean.
 	Refresh bool
 
@@ -267,11 +269,13 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 	if err != nil {
 		return err
 	}
+	progress := stage(opts.Reading, "read", len(sources))
 	var group errgroup.Group
 	group.SetLimit(maxSourcesAtOnce)
 	for i, src := range sources {
 		group.Go(func() error {
 			found[i], l.Sources[i], errs[i] = readSource(ctx, src, from, opts, build)
+			progress(src.Name, "", 0)
 			if failure := opts.failing[src.Name]; failure != nil {
 				errs[i] = failure
 			}

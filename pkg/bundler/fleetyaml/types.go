@@ -141,11 +141,11 @@ type customization struct {
 
 // rolloutStrategy's amounts are numbers or percentages.
 type rolloutStrategy struct {
-	MaxUnavailable           any   `json:"maxUnavailable"`
-	MaxUnavailablePartitions any   `json:"maxUnavailablePartitions"`
-	AutoPartitionSize        any   `json:"autoPartitionSize"`
-	AutoPartitionThreshold   *int  `json:"autoPartitionThreshold"`
-	MaxNew                   *int  `json:"maxNew"`
+	MaxUnavailable           any         `json:"maxUnavailable"`
+	MaxUnavailablePartitions any         `json:"maxUnavailablePartitions"`
+	AutoPartitionSize        any         `json:"autoPartitionSize"`
+	AutoPartitionThreshold   *int        `json:"autoPartitionThreshold"`
+	MaxNew                   *int        `json:"maxNew"`
 	Partitions               []partition `json:"partitions"`
 }
 
