@@ -107,9 +107,10 @@ func runDiff(ctx context.Context, s *session, opts diffOptions) error {
 	}
 	from.OCI = opts.registry.options(s)
 	progress := newProgress(s)
+	from.Reading = progress.step
 	result, err := publish.Diff(ctx, publish.DiffOptions{
 		LoadOptions: from, Registry: opts.prefix, Verifier: verifier, From: opts.from, Jobs: opts.jobs,
-		Progress: func(event publish.Event) { progress.step(event.Stage, event.Subject, event.Done, event.All) },
+		Progress: progress.step,
 	})
 	progress.end()
 	if err != nil {

@@ -85,6 +85,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	}
 	from.OCI, from.Refresh = opts.registry.options(s), opts.refresh
 	progress := newProgress(s)
+	from.Reading = progress.step
 	result, err := publish.Publish(ctx, publish.Options{
 		LoadOptions: from,
 		Registry:    opts.prefix,
@@ -93,9 +94,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 		AllowPrune:  opts.allowPrune,
 		DryRun:      opts.dryRun,
 		Jobs:        opts.jobs,
-		Progress: func(event publish.Event) {
-			progress.step(event.Stage, event.Subject+" "+string(event.Action), event.Done, event.All)
-		},
+		Progress:    progress.step,
 	})
 	progress.end()
 	return s.published(result, err, opts.output)
@@ -141,6 +140,9 @@ func (s *session) publishSummary(result publish.Result) {
 	}
 	s.message(markDone, "%s: fleet %s, publication %d on %s; bundles: %s; targets: %s",
 		done, result.Fleet, result.Publication, result.Registry, tally(bundles), tally(targets))
+	if result.Pruned != nil {
+		s.message(markDone, "removed what is older than the history that is kept: %s", pruned(*result.Pruned))
+	}
 	if !result.DryRun && targets[target.Created] > 0 {
 		s.message(markWaiting, "agents take it at their next poll; watch them with: pinnace status --registry %s", result.Registry)
 	}

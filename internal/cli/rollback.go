@@ -42,7 +42,7 @@ The fleet repository is not read: the next publish brings again what it says, so
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.prefix, "registry", "", "prefix of the fleet: host[:port]/path")
-	flags.Int64Var(&opts.to, "to", 0, "publication to go back to, as publish and status number them")
+	flags.Int64Var(&opts.to, "to", 0, "publication to go back to; pinnace history lists them")
 	flags.StringArrayVar(&opts.clusters, "cluster", nil, "this cluster only; may be repeated")
 	opts.signFlags.register(cmd)
 	flags.BoolVar(&opts.allowPrune, "allow-prune", false, "permit removing more than half of what a cluster runs")
@@ -72,9 +72,12 @@ func runRollback(ctx context.Context, s *session, opts rollbackOptions) error {
 	if err != nil {
 		return err
 	}
+	progress := newProgress(s)
 	result, err := publish.Rollback(ctx, registry, publish.RollbackOptions{
-		Options: publish.Options{Signer: signer, AllowPrune: opts.allowPrune, DryRun: opts.dryRun}, To: opts.to, Clusters: opts.clusters,
+		Options: publish.Options{Signer: signer, AllowPrune: opts.allowPrune, DryRun: opts.dryRun, Progress: progress.step},
+		To:      opts.to, Clusters: opts.clusters,
 	})
+	progress.end()
 	return s.published(result, err, opts.output)
 }
 

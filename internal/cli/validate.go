@@ -81,7 +81,8 @@ func runValidate(ctx context.Context, s *session, opts validateOptions) error {
 	}
 	from.OCI = opts.registry.options(s)
 	progress := newProgress(s)
-	checked, err := publish.Validate(ctx, from, func(event publish.Event) { progress.step(event.Stage, event.Subject, event.Done, event.All) })
+	from.Reading = progress.step
+	checked, err := publish.Validate(ctx, from, progress.step)
 	progress.end()
 	s.warn(checked.Warnings)
 	result := validateResult{resultMeta: newResultMeta("ValidateResult"), Valid: err == nil, Validation: checked, Findings: []finding{}}

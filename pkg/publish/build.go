@@ -330,7 +330,11 @@ func (v *variant) push(ctx context.Context, repo oci.Repository) (ocispec.Descri
 }
 
 // stage returns a function that reports one finished thing of a stage, and how many bytes were sent for it.
-func (p *publisher) stage(stage string, all int) func(subject string, action target.Action, bytes int64) {
+func (p *publisher) stage(name string, all int) func(subject string, action target.Action, bytes int64) {
+	return stage(p.Progress, name, all)
+}
+
+func stage(report func(Event), name string, all int) func(subject string, action target.Action, bytes int64) {
 	var (
 		mu   sync.Mutex
 		done int
@@ -341,8 +345,8 @@ func (p *publisher) stage(stage string, all int) func(subject string, action tar
 		defer mu.Unlock()
 		done++
 		sent += bytes
-		if p.Progress != nil {
-			p.Progress(Event{Stage: stage, Subject: subject, Action: action, Done: done, All: all, Bytes: sent})
+		if report != nil {
+			report(Event{Stage: name, Subject: subject, Action: action, Done: done, All: all, Bytes: sent})
 		}
 	}
 }

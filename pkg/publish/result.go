@@ -89,7 +89,7 @@ func results(targets []issuedTarget) []TargetResult {
 
 // Event is one step of a publish, for progress.
 type Event struct {
-	// Stage is plan, build, push, target, finish, compare or prune.
+	// Stage is read, plan, build, push, target, finish, compare or prune.
 	Stage string
 	// Subject is a bundle or a cluster.
 	Subject string
