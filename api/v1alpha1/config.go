@@ -35,6 +35,9 @@ type AgentSpec struct {
 	Webhook    *Webhook `json:"webhook,omitempty"`
 	// Listen is the address of /healthz, /readyz and /metrics; none when empty.
 	Listen string `json:"listen,omitempty"`
+	// Standby waits where another agent works on the cluster, or on the same StateDir, and takes its place when that one
+	// leaves or dies; an error otherwise.
+	Standby bool `json:"standby,omitempty"`
 	// DriftInterval is the sweep that catches what a broken watch missed; 10m when zero.
 	DriftInterval metav1.Duration `json:"driftInterval,omitempty"`
 	// Limits hold for every bundle, whatever the target says.

@@ -31,7 +31,10 @@ drift and report, until SIGINT or SIGTERM.`,
 }
 
 func (s *session) run(ctx context.Context, file string) error {
-	setup, err := s.setUp(file)
+	setup, err := s.setUp(ctx, file, true)
+	if err != nil && ctx.Err() != nil {
+		return nil //nolint:nilerr // interrupted while standing by, which is how it ends
+	}
 	if err != nil {
 		return err
 	}

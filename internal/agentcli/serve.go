@@ -103,6 +103,10 @@ func operations(setup *setup) http.Handler {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if setup.agent.Standby() {
+			_, _ = w.Write([]byte("standing by\n"))
+			return
+		}
 		if !setup.agent.Ready() {
 			http.Error(w, "no target is in force yet", http.StatusServiceUnavailable)
 			return

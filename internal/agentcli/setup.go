@@ -2,6 +2,7 @@ package agentcli
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -32,7 +33,9 @@ type setup struct {
 
 // setUp reads everything that the configuration names and wires it. It reaches neither registry nor cluster. The state
 // folder is ours until close.
-func (s *session) setUp(file string) (*setup, error) {
+//
+// Where patient is set, a standby waits for its place, and answers probes meanwhile.
+func (s *session) setUp(ctx context.Context, file string, patient bool) (*setup, error) {
 	spec, err := loadConfig(file)
 	if err != nil {
 		return nil, err
@@ -62,7 +65,8 @@ func (s *session) setUp(file string) (*setup, error) {
 	}
 	kubernetes.UserAgent = userAgent
 
-	state, err := agent.OpenState(spec.StateDir)
+	patient = patient && spec.Standby
+	state, err := openState(ctx, spec, patient, log)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +87,7 @@ func (s *session) setUp(file string) (*setup, error) {
 	metrics.Build(version, commit)
 	config := agent.Config{
 		Fleet: spec.Fleet, Cluster: spec.Cluster, Registries: registries, State: state, Content: content,
-		Verifier: verifier, Deployers: cluster.Deployers, ClusterKind: cluster.ClusterKind, Holder: cluster.Hold,
+		Verifier: verifier, Deployers: cluster.Deployers, ClusterKind: cluster.ClusterKind, Holder: cluster.Hold, Standby: patient,
 		Objects: cluster.Objects, Events: cluster.Recorder, Local: cluster.Local, Drift: cluster.Drift, Limits: spec.Limits, Interval: spec.Interval.Duration,
 		Heartbeat: spec.Heartbeat.Duration, Version: version, Kubernetes: cluster.Version, Log: log, Metrics: metrics,
 	}

@@ -57,7 +57,7 @@ damaged, 9 the registry was not reached. When the newest target is not taken, th
 }
 
 func (s *session) sync(ctx context.Context, file, output string) error {
-	setup, err := s.setUp(file)
+	setup, err := s.setUp(ctx, file, false)
 	if err != nil {
 		return err
 	}

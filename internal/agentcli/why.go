@@ -109,7 +109,9 @@ type line struct{ about, text string }
 // printWhy prints an explanation in plain lines.
 func printWhy(out io.Writer, e agent.Explanation, now time.Time) error {
 	lines := []line{{"bundle", fmt.Sprintf("%s is %s (%s) since %s", e.Bundle, e.State, e.Reason, ago(e.Since, now))}}
-	say := func(about, format string, args ...any) { lines = append(lines, line{about, fmt.Sprintf(format, args...)}) }
+	say := func(about, format string, args ...any) {
+		lines = append(lines, line{about, fmt.Sprintf(format, args...)})
+	}
 	if e.Message != "" {
 		say("", "%s", e.Message)
 	}

@@ -43,6 +43,8 @@ type Config struct {
 
 	// Holder sees to it that one agent works on the cluster; nil where nobody else can.
 	Holder Holder
+	// Standby waits for another agent to leave, or to die, where it would be an error otherwise.
+	Standby bool
 	// Objects shows the bundles in the cluster; nil shows none.
 	Objects ObjectWriter
 	// Events tells in the cluster what happened; nil tells nobody.
@@ -71,6 +73,10 @@ type Config struct {
 	Metrics    *Metrics
 }
 
+// standbyInterval is how often a standby asks whether the agent that works on the cluster is still alive, which costs
+// it and the other one a write each.
+const standbyInterval = time.Minute
+
 // Holder sees to it that one agent works on the cluster. [Hold] is the one for real clusters.
 type Holder interface {
 	// Acquire becomes the holder and returns the newest target that the cluster remembers. An [Error] with
@@ -80,6 +86,8 @@ type Holder interface {
 	Keep(ctx context.Context) error
 	// Remember keeps the newest accepted target in the cluster.
 	Remember(ctx context.Context, known Known) error
+	// Await returns when the holder gave up, or after a time at which it is worth asking it for a sign of life.
+	Await(ctx context.Context, longest time.Duration)
 	// Release lets the next agent start without waiting.
 	Release(ctx context.Context) error
 }
@@ -107,6 +115,7 @@ type Agent struct {
 	contact atomic.Int64 // when a registry last answered
 	turned  atomic.Int64 // when the loop last turned
 	ready   atomic.Bool
+	standby atomic.Bool
 
 	// Below here only the loop reads and writes.
 	units     map[string]*unit
@@ -173,6 +182,9 @@ func (a *Agent) Hint() {
 
 // Ready reports whether the agent has a target in force and has tried every bundle of it.
 func (a *Agent) Ready() bool { return a.ready.Load() }
+
+// Standby reports whether another agent works on the cluster, and this one waits for its place.
+func (a *Agent) Standby() bool { return a.standby.Load() }
 
 // Alive reports whether the loop still turns: it wakes at least once in idleTick.
 func (a *Agent) Alive() bool {
@@ -348,8 +360,16 @@ func (a *Agent) acquire(ctx context.Context) (Known, error) {
 	if a.cfg.Holder == nil {
 		return Known{}, nil
 	}
+	defer a.standby.Store(false)
 	for failures := 1; ; failures++ {
 		known, err := a.cfg.Holder.Acquire(ctx)
+		if isAnotherAgent(err) && a.cfg.Standby && ctx.Err() == nil {
+			if !a.standby.Swap(true) {
+				a.log.Info("standing by", "stage", StageHold, "for", err)
+			}
+			a.cfg.Holder.Await(ctx, jitter(standbyInterval))
+			continue
+		}
 		if err == nil || isAnotherAgent(err) || ctx.Err() != nil {
 			return known, err
 		}

@@ -402,6 +402,7 @@ type holder struct {
 	known    agent.Known
 	err      error
 	released bool
+	awaited  int
 }
 
 func (h *holder) Acquire(context.Context) (agent.Known, error) {
@@ -413,6 +414,16 @@ func (h *holder) Acquire(context.Context) (agent.Known, error) {
 func (h *holder) Keep(ctx context.Context) error {
 	<-ctx.Done()
 	return nil
+}
+
+func (h *holder) Await(ctx context.Context, longest time.Duration) {
+	h.mu.Lock()
+	h.awaited++
+	h.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-time.After(longest):
+	}
 }
 
 func (h *holder) Remember(_ context.Context, known agent.Known) error {

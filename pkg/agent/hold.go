@@ -124,6 +124,50 @@ func (h *Hold) challenge(ctx context.Context, lease *coordinationv1.Lease) (*coo
 	}
 }
 
+// Await returns when nobody holds the Lease, or after the longest time.
+func (h *Hold) Await(ctx context.Context, longest time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	for ctx.Err() == nil {
+		if h.free(ctx) {
+			return
+		}
+		select { // the watch broke
+		case <-ctx.Done():
+		case <-time.After(watchPause):
+		}
+	}
+}
+
+// free watches until nobody holds the Lease; false when the watch ends before.
+func (h *Hold) free(ctx context.Context) bool {
+	events, err := h.open(ctx)
+	if err != nil {
+		return false
+	}
+	defer events.Stop()
+	for {
+		select {
+		case event, open := <-events.ResultChan():
+			if !open {
+				return false
+			}
+			lease, is := event.Object.(*coordinationv1.Lease)
+			if event.Type == watch.Deleted || is && holderOf(lease) == "" {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// open watches the Lease.
+func (h *Hold) open(ctx context.Context) (watch.Interface, error) {
+	return h.Client.Watch(ctx, &coordinationv1.LeaseList{}, client.InNamespace(h.namespace()),
+		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector(metav1.ObjectNameField, LeaseName)})
+}
+
 // Keep answers challenges, and returns an error when another agent has taken over. It returns nil when ctx ends.
 func (h *Hold) Keep(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -140,8 +184,7 @@ func (h *Hold) Keep(ctx context.Context) error {
 
 // watch follows the Lease until the watch ends; the error means that the Lease is lost.
 func (h *Hold) watch(ctx context.Context) error {
-	events, err := h.Client.Watch(ctx, &coordinationv1.LeaseList{}, client.InNamespace(h.namespace()),
-		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector(metav1.ObjectNameField, LeaseName)})
+	events, err := h.open(ctx)
 	if err != nil {
 		return nil
 	}

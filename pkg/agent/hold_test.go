@@ -224,3 +224,35 @@ func TestObjectsWriteOnlyChanges(t *testing.T) {
 	writer = &Objects{Client: cluster}
 	write([]string{"install", "list"}, b)
 }
+
+func TestAwaitNoticesThatTheHolderLeft(t *testing.T) {
+	t.Parallel()
+	cluster := fakeCluster(t, interceptor.Funcs{})
+	first, second := hold(cluster, "one", "run-1"), hold(cluster, "two", "run-2")
+	if _, err := first.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	returned := make(chan time.Duration, 1)
+	began := time.Now()
+	go func() {
+		second.Await(t.Context(), time.Minute)
+		returned <- time.Since(began)
+	}()
+	// The watch may open after the release: the holder leaves until it is noticed.
+	for {
+		if err := first.Release(t.Context()); err != nil && ReasonOf(err, "") != ReasonAnotherAgent {
+			t.Fatal(err)
+		}
+		select {
+		case took := <-returned:
+			if took > 30*time.Second {
+				t.Errorf("noticed after %s", took)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+			if _, err := first.Acquire(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -142,6 +143,28 @@ func writePID(file *os.File) error {
 	}
 	_, err := file.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	return err
+}
+
+// lockPoll is how often a standby tries the lock; it costs no request.
+const lockPoll = time.Second
+
+// AwaitState is OpenState of a standby on the same folder: it waits until the agent that holds it is gone. wait is
+// called once, when there is one.
+func AwaitState(ctx context.Context, dir string, wait func(holder error)) (*State, error) {
+	for waiting := false; ; waiting = true {
+		state, err := OpenState(dir)
+		if ReasonOf(err, "") != ReasonStateLocked {
+			return state, err
+		}
+		if !waiting {
+			wait(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(lockPoll):
+		}
+	}
 }
 
 // Close gives the lock back, also where a process that was just started has the file still open.
