@@ -235,8 +235,7 @@ func readBase(ctx context.Context, file string, trust medium.Trust) (*mirror.Hol
 		return nil, nil, fmt.Errorf("base: %w", err)
 	}
 	defer func() { _ = m.Close() }()
-	have := mirror.ClosureHave(m.Index().Closure(), "", clock())
-	holdings, err := have.Holdings()
+	holdings, err := m.Index().Holdings()
 	return holdings, &medium.Base{Digest: m.Digest(), Sequence: m.Index().Sequence}, err
 }
 

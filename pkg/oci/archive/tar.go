@@ -3,6 +3,7 @@ package archive
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -86,4 +87,28 @@ func WalkTar(r io.Reader, limits Limits, visit func(name string, size int64, con
 			return readError("", err)
 		}
 	}
+}
+
+// Gzip packs data, without a name or a time.
+func Gzip(data []byte) ([]byte, error) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	err := w.Close()
+	return packed.Bytes(), err
+}
+
+// Gunzip unpacks data of at most limit bytes.
+func Gunzip(packed []byte, limit int64) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, readError("", err)
+	}
+	data, err := io.ReadAll(&bounded{r: r, left: limit, err: tooLarge("", "unpacks to more than %d bytes", limit)})
+	if err = errors.Join(err, r.Close()); err != nil {
+		return nil, readError("", err)
+	}
+	return data, nil
 }

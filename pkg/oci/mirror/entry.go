@@ -51,7 +51,7 @@ type Entry struct {
 	// Needs are keys of entries that must have arrived before the moving tags move.
 	Needs []string `json:"needs,omitempty"`
 	// Why lists the reasons that brought it here, such as "bundle web of cluster factory-07".
-	Why []string `json:"why"`
+	Why []string `json:"why,omitempty"`
 	// Signers signed it, by the sender's policy; empty for what no policy speaks of.
 	Signers []string `json:"signers,omitempty"`
 	// Reference is the image's, as bundles name it.

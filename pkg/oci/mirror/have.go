@@ -29,7 +29,7 @@ const (
 	KindImageMap = "MirrorImageMap"
 
 	MediaTypeHave       = "application/vnd.pinnace.mirror.have.v1+json"
-	MediaTypeIndex      = "application/vnd.pinnace.mirror.index.v1+json"
+	MediaTypeIndex      = "application/vnd.pinnace.mirror.index.v1+json+gzip"
 	ArtifactTypeReceipt = "application/vnd.pinnace.mirror.receipt.v1"
 
 	// RepositoryReceipt is where a receiver keeps what the last import left, relative to its prefix.
@@ -121,6 +121,18 @@ func (h *Holdings) In(d digest.Digest) []string {
 	return h.byDigest[d]
 }
 
+// Add notes that repositories have a blob or manifest.
+func (h *Holdings) Add(d digest.Digest, repositories ...string) {
+	for _, repository := range repositories {
+		if !slices.Contains(h.byDigest[d], repository) {
+			h.byDigest[d] = append(h.byDigest[d], repository)
+		}
+	}
+}
+
+// All are digests with the repositories that have them.
+func (h *Holdings) All() map[digest.Digest][]string { return h.byDigest }
+
 // Len is how many different blobs and manifests there are.
 func (h *Holdings) Len() int { return len(h.byDigest) }
 
@@ -134,20 +146,6 @@ func DecodeHave(data []byte) (Have, error) {
 		return have, fmt.Errorf("have: %w", err)
 	}
 	return have, nil
-}
-
-// ClosureHave is what a receiver holds that has a closure.
-func ClosureHave(closure *Closure, registry string, now time.Time) Have {
-	held := map[string][]digest.Digest{}
-	for _, entry := range closure.Entries {
-		held[entry.Repository] = append(held[entry.Repository], entry.Digest)
-		for _, blob := range entry.Blobs {
-			held[entry.Repository] = append(held[entry.Repository], blob.Digest)
-		}
-	}
-	have := NewHave(registry, now, held)
-	have.Fleet, have.Publication = closure.Fleet, closure.Publication
-	return have
 }
 
 // TakeHave asks a registry what it holds: every tagged manifest, and what it names. Repositories are those that the

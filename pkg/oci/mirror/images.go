@@ -10,7 +10,6 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
-	"pinnace.dev/pinnace/pkg/oci/signing"
 )
 
 // RepositoryTrust holds the trust root, relative to the fleet's prefix.
@@ -118,13 +117,25 @@ func (w *walker) findImage(ctx context.Context, walk *imageWalk, mirror bool) (*
 	return entry, w.add(ctx, s, desc, entry)
 }
 
-// verifyImage asks the policy, where it has a rule for the image.
+// imageVerifier is a policy that may speak of images; signing.Verifier is.
+type imageVerifier interface {
+	ImageRules() bool
+	VerifyImage(ctx context.Context, reference string, open func(host, repository string) (oci.Repository, error)) error
+}
+
+// verifyImage asks the policy, where it has rules for images, and returns who signed.
 func (w *walker) verifyImage(ctx context.Context, s *source, name oci.ImageName, desc ocispec.Descriptor) ([]string, error) {
-	verified, err := w.Verifier.Verify(ctx, s, v1alpha1.ImageScheme+name.Host+"/"+name.Repository, desc)
-	if refused := (*signing.Error)(nil); errors.As(err, &refused) && refused.Reason == signing.NoRule {
+	policy, ok := w.Verifier.(imageVerifier)
+	if !ok || !policy.ImageRules() {
 		return nil, nil
 	}
-	return verified.Signers(), err
+	full := name.Host + "/" + name.Repository
+	verified, err := w.Verifier.Verify(ctx, s, v1alpha1.ImageScheme+full, desc)
+	if !IsRefusal(err) {
+		return verified.Signers(), err
+	}
+	// A rule may let images without signatures pass.
+	return nil, policy.VerifyImage(ctx, full+"@"+desc.Digest.String(), func(string, string) (oci.Repository, error) { return s, nil })
 }
 
 // locate finds where the image is read: beside the fleet where the sender is a mirror, or else at its own registry.

@@ -62,7 +62,8 @@ const JournalFile = ".pinnace-export.journal"
 // Export writes an export. One that was interrupted goes on where it stopped. The index is written last: a folder
 // without one is no export.
 func Export(ctx context.Context, opts ExportOptions) (*Index, error) {
-	volumes, held, err := pack(opts.Closure, opts.Have, opts.VolumeSize)
+	closure, kept := trim(opts.Closure, opts.Have)
+	volumes, held, err := pack(closure, opts.Have, opts.VolumeSize)
 	if err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
@@ -77,7 +78,7 @@ func Export(ctx context.Context, opts ExportOptions) (*Index, error) {
 		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: mirror.KindIndex},
 		Content:  cmp.Or(opts.Content, ContentFleet), Stream: cmp.Or(opts.Stream, ContentFleet), Sequence: cmp.Or(opts.Sequence, now.Unix()),
 		IssuedAt: metav1.NewTime(now), Fleet: opts.Closure.Fleet, Publication: opts.Closure.Publication, Clusters: opts.Closure.Clusters,
-		Base: opts.Base, Entries: opts.Closure.Entries, Held: held,
+		Base: opts.Base, Entries: closure.Entries, Held: held, Kept: kept,
 	}
 	if opts.Validity > 0 {
 		index.ExpiresAt = metav1.NewTime(now.Add(opts.Validity))
@@ -110,6 +111,9 @@ func (w *writer) seal(ctx context.Context, index *Index) error {
 	}
 	if len(payload) > MaxIndex {
 		return fmt.Errorf("export: the index: %w: %d bytes, at most %d are allowed; export fewer clusters at once", oci.ErrTooLarge, len(payload), MaxIndex)
+	}
+	if payload, err = archive.Gzip(payload); err != nil {
+		return fmt.Errorf("export: %w", err)
 	}
 	envelope, err := w.Sign(ctx, mirror.MediaTypeIndex, payload)
 	if err != nil {

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/mirror"
@@ -81,7 +83,7 @@ func (e *PreflightError) Error() string {
 	if n := len(e.Blobs); n > 0 {
 		var list []string
 		for _, blob := range e.Blobs[:min(n, maxListed)] {
-			list = append(list, fmt.Sprintf("%s (%d bytes, in %s)", blob.Digest, blob.Size, strings.Join(blob.In, ", ")))
+			list = append(list, fmt.Sprintf("%s (in %s)", blob.Digest, strings.Join(blob.In, ", ")))
 		}
 		if n > maxListed {
 			list = append(list, fmt.Sprintf("and %d more", n-maxListed))
@@ -180,6 +182,11 @@ func (i *importing) prepare(ctx context.Context) (*mirror.Plan, error) {
 		refusal.Volumes = i.missing
 	}
 	refusal.Blobs = i.Medium.lacking(plan)
+	gone, err := i.gone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	refusal.Blobs = append(refusal.Blobs, gone...)
 	if len(i.missing) == 0 && len(refusal.Blobs) == 0 && i.index.Content == ContentFleet {
 		if refusal.Refused, err = i.Medium.VerifySignatures(ctx, i.Verifier); err != nil {
 			return nil, err
@@ -284,6 +291,39 @@ func (m *Medium) lacking(plan *mirror.Plan) []Held {
 		}
 	}
 	return lacking
+}
+
+// gone are manifests that are kept and that the receiver hasn't.
+func (i *importing) gone(ctx context.Context) ([]Held, error) {
+	kept, err := i.index.kept()
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	var gone []Held
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(cmp.Or(i.Jobs, transfer.DefaultJobs))
+	for d, names := range kept.All() {
+		for _, name := range names {
+			group.Go(func() error {
+				repo, err := i.To.Repository(name)
+				if err != nil {
+					return err
+				}
+				_, err = repo.Resolve(ctx, d.String())
+				if errors.Is(err, oci.ErrNotFound) {
+					mu.Lock()
+					defer mu.Unlock()
+					gone = append(gone, Held{Blob: mirror.Blob{Digest: d}, In: []string{name}})
+					return nil
+				}
+				return err
+			})
+		}
+	}
+	err = group.Wait()
+	slices.SortFunc(gone, func(a, b Held) int { return cmp.Compare(a.Digest, b.Digest) })
+	return gone, err
 }
 
 // partial keeps of a plan the blobs that are on the volumes which are there.

@@ -51,8 +51,11 @@ type Index struct {
 
 	Volumes []Volume        `json:"volumes"`
 	Entries []*mirror.Entry `json:"entries"`
-	// Held are blobs and manifests that the receiver is said to have.
+	// Held are blobs and manifests of the entries that the receiver is said to have.
 	Held []Held `json:"held,omitempty"`
+	// Kept are manifests of the closure that the receiver is said to have whole, and that need no tag: by repository,
+	// as in a have.
+	Kept map[string]string `json:"kept,omitempty"`
 }
 
 // Held is a blob or manifest that is left out, and repositories of the receiver that have it.
@@ -93,7 +96,24 @@ func (x *Index) Bytes() int64 {
 	return n
 }
 
-// Closure is what the index describes.
+// Holdings are what a receiver has after the import.
+func (x *Index) Holdings() (*mirror.Holdings, error) {
+	base := mirror.Have{Repositories: x.Kept}
+	have, err := base.With(x.Closure(), "", x.IssuedAt.Time)
+	if err != nil {
+		return nil, err
+	}
+	holdings, err := have.Holdings()
+	if err != nil {
+		return nil, err
+	}
+	for _, held := range x.Held {
+		holdings.Add(held.Digest, held.In...)
+	}
+	return holdings, nil
+}
+
+// Closure is what the index describes, without what is kept.
 func (x *Index) Closure() *mirror.Closure {
 	return &mirror.Closure{Fleet: x.Fleet, Publication: x.Publication, Clusters: x.Clusters, Entries: x.Entries}
 }
@@ -141,6 +161,9 @@ func (x *Index) check() error {
 		}
 		placed[held.Digest] = held.Size
 	}
+	if _, err := x.kept(); err != nil {
+		errs = append(errs, err)
+	}
 	if errs == nil {
 		for _, entry := range x.Entries {
 			if err := x.checkEntry(entry, placed); err != nil {
@@ -149,6 +172,12 @@ func (x *Index) check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// kept reads what is kept.
+func (x *Index) kept() (*mirror.Holdings, error) {
+	have := mirror.Have{Repositories: x.Kept}
+	return have.Holdings()
 }
 
 func (v *Volume) check(placed map[digest.Digest]int64) error {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/mirror"
@@ -327,7 +329,10 @@ func TestBaseIsChecked(t *testing.T) {
 	w.fleet.Revision, w.fleet.Changed = 1, 1
 	w.publish(t)
 	delta := w.export(t, receipt, 0, "site-00")
-	held := w.open(t, delta).Index().Held
+	index := w.open(t, delta).Index()
+	if len(index.Held)+len(index.Kept) == 0 {
+		t.Fatal("nothing was left out")
+	}
 
 	empty := newServer(t)
 	_, err := w.importTo(t, empty.Registry(t), delta)
@@ -335,8 +340,24 @@ func TestBaseIsChecked(t *testing.T) {
 	if !errors.As(err, &refused) {
 		t.Fatalf("import without the base: got %v, want a refusal", err)
 	}
-	if len(refused.Blobs) != len(held) {
-		t.Errorf("%d blobs are listed, want all %d that were left out", len(refused.Blobs), len(held))
+	listed := map[digest.Digest]bool{}
+	for _, blob := range refused.Blobs {
+		listed[blob.Digest] = true
+	}
+	kept := mirror.Have{Repositories: index.Kept}
+	holdings, err := kept.Holdings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d := range holdings.All() {
+		if !listed[d] {
+			t.Errorf("%s is kept, and not listed", d)
+		}
+	}
+	for _, held := range index.Held {
+		if !listed[held.Digest] {
+			t.Errorf("%s is held, and not listed", held.Digest)
+		}
 	}
 	if n := empty.Count(registrytest.Match{Method: "PUT"}) + empty.Count(registrytest.Match{Method: "POST"}); n != 0 {
 		t.Errorf("%d writes, want none", n)

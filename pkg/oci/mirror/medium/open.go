@@ -20,6 +20,7 @@ import (
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/oci/archive"
 	"pinnace.dev/pinnace/pkg/oci/mirror"
 )
 
@@ -132,8 +133,12 @@ func readIndex(dirs []string) (data []byte, where string, err error) {
 }
 
 func decodeIndex(payload []byte) (*Index, error) {
-	if len(payload) > MaxIndex {
-		return nil, fmt.Errorf("index: %w: %d bytes, at most %d are allowed", oci.ErrTooLarge, len(payload), MaxIndex)
+	payload, err := archive.Gunzip(payload, MaxIndex)
+	if errors.Is(err, archive.ErrTooLarge) {
+		return nil, fmt.Errorf("index: %w: %w", oci.ErrTooLarge, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("index: %w: %w", oci.ErrDamaged, err)
 	}
 	var index Index
 	strict, err := kjson.UnmarshalStrict(payload, &index)
@@ -226,12 +231,15 @@ func (r *repository) notFound(what string) error {
 }
 
 // Resolve finds a tag or manifest.
-func (r *repository) Resolve(_ context.Context, reference string) (ocispec.Descriptor, error) {
+func (r *repository) Resolve(ctx context.Context, reference string) (ocispec.Descriptor, error) {
 	if desc, ok := r.medium.tags[r.name+":"+reference]; ok {
 		return desc, nil
 	}
 	if desc, ok := r.medium.manifests[r.name+"@"+reference]; ok {
 		return desc, nil
+	}
+	if r.behind != nil {
+		return r.behind.Resolve(ctx, reference)
 	}
 	return ocispec.Descriptor{}, r.notFound(reference)
 }

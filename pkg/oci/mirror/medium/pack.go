@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -72,6 +73,36 @@ func pack(closure *mirror.Closure, have *mirror.Holdings, limit int64) ([]volume
 		}
 	}
 	return p.finish(), held, nil
+}
+
+// trim takes out of a closure what the receiver has: an entry that is there and needs no tag is kept, one that is there
+// and whose tag may move loses everything but the tag. It is pure.
+func trim(closure *mirror.Closure, have *mirror.Holdings) (*mirror.Closure, map[string]string) {
+	if have == nil {
+		return closure, nil
+	}
+	kept := map[string][]digest.Digest{}
+	trimmed := *closure
+	trimmed.Entries = nil
+	there := map[string]bool{}
+	for _, entry := range closure.Entries {
+		there[entry.Key()] = slices.Contains(have.In(entry.Digest), entry.Repository)
+	}
+	for _, entry := range closure.Entries {
+		short := *entry
+		switch {
+		case !there[entry.Key()]:
+			short.Needs = slices.DeleteFunc(slices.Clone(entry.Needs), func(key string) bool { return there[key] })
+			short.Children = slices.DeleteFunc(slices.Clone(entry.Children), func(d digest.Digest) bool { return there[entry.Repository+"@"+d.String()] })
+		case len(entry.Moving) == 0:
+			kept[entry.Repository] = append(kept[entry.Repository], entry.Digest)
+			continue
+		default:
+			short.Blobs, short.Needs, short.Children, short.Why, short.Signers, short.Tags = nil, nil, nil, nil, nil, nil
+		}
+		trimmed.Entries = append(trimmed.Entries, &short)
+	}
+	return &trimmed, mirror.NewHave("", time.Time{}, kept).Repositories
 }
 
 type packer struct {

@@ -113,8 +113,8 @@ func (m *Medium) checkVolume(ctx context.Context, volume Volume) error {
 func (m *Medium) VerifySignatures(ctx context.Context, verifier mirror.Verifier) ([]mirror.Problem, error) {
 	var refused []mirror.Problem
 	for _, entry := range m.index.Entries {
-		if !signed(entry) {
-			continue
+		if _, held := m.held[entry.Digest]; held || !signed(entry) {
+			continue // what the receiver has was verified when it came
 		}
 		repo, err := m.Repository(entry.Repository)
 		if err != nil {
