@@ -128,7 +128,7 @@ func TestOverlays(t *testing.T) {
 func TestBadFleetYAML(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"unknown field", "a: b\n", `web/fleet.yaml:1:1: unknown field "a"`},
-		{"unsupported", "name: a\npaused: true\n", "web/fleet.yaml:2:9: paused: is not supported"},
+		{"unsupported", "name: a\ndownstreamResources: [{}]\n", "web/fleet.yaml:2:1: downstreamResources: is not supported"},
 		{"chart that is not there", "helm:\n  chart: ./nowhere\n", "web/fleet.yaml:2:10: there is no web/nowhere/Chart.yaml"},
 		{"values file", "helm:\n  chart: .\n  valuesFiles:\n    - absent.yaml\n", "web/fleet.yaml:4:7: "},
 		{"kustomization", "kustomize:\n  dir: overlay\n", "web/fleet.yaml:2:8: there is no kustomization.yaml in web/overlay"},
