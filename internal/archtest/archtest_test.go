@@ -19,7 +19,9 @@ var layers = [][]string{
 	{"pkg/bundler/source", "pkg/bundler/render", "pkg/bundler/fleetyaml", "pkg/bundler/chart", "pkg/target", "pkg/agent/apply"},
 	{"pkg/bundler", "pkg/publish/preview", "pkg/publish/gates", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
 	{"pkg/publish", "pkg/agent"},
+	{"pkg/agent/simulate"},
 	{"internal/exitcode", "examples", "docs"}, // docs and examples are compiled in
+	{"internal/demo"}, // builder and agents in one process, for pinnace demo: they still meet in a registry only
 	{"internal/cli", "internal/agentcli", "internal/webhook"},
 	{"cmd"},
 	{"internal/archtest", "e2e", "hack"},

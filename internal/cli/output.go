@@ -95,6 +95,25 @@ func (o *output) print(w io.Writer, v view) error {
 	return printTable(w, v, o.format == "wide")
 }
 
+// printAll prints several tables one below the other; the first one's data is the result of all.
+func (o *output) printAll(w io.Writer, views []view) error {
+	for i, v := range views {
+		tables := o.format == "table" || o.format == "wide"
+		if o.format == "name" && len(v.names) == 0 {
+			continue
+		}
+		if i > 0 && tables {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		if err := o.print(w, v); err != nil || !tables {
+			return err
+		}
+	}
+	return nil
+}
+
 func printTable(w io.Writer, v view, wide bool) error {
 	table := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
 	line := func(cells []string) {
