@@ -170,8 +170,9 @@ type TargetRule struct {
 	ClusterGroupSelector *metav1.LabelSelector `json:"clusterGroupSelector,omitempty"`
 	ClusterSelector      *metav1.LabelSelector `json:"clusterSelector,omitempty"`
 	// Expression is CEL over cluster (name, labels, annotations, values) and, where the fleet allows it, reported
-	// (kubernetes, agent: versions): "cluster.labels.arch == 'arm64'". It must yield a boolean; a key that
-	// the cluster doesn't have makes it false.
+	// (kubernetes and agent: versions; kubernetesMinor and nodes: numbers; architectures: a list):
+	// "cluster.labels.tier == 'edge' && 'arm64' in reported.architectures". It must yield a boolean; a key that the
+	// cluster doesn't have makes it false.
 	Expression string `json:"expression,omitempty"`
 	// AllowEmpty accepts a rule that selects no cluster, which is an error otherwise.
 	AllowEmpty bool `json:"allowEmpty,omitempty"`

@@ -201,7 +201,9 @@ func (p *publisher) readFacts(ctx context.Context, loaded *Loaded, parent v1alph
 	}
 	facts := map[string]target.Facts{}
 	for _, cluster := range summary.Clusters {
-		facts[cluster.Name] = target.Facts{Kubernetes: cluster.Kubernetes, Agent: cluster.Agent}
+		facts[cluster.Name] = target.Facts{
+			Kubernetes: cluster.Kubernetes, Agent: cluster.Agent, Nodes: cluster.Nodes, Architectures: cluster.Architectures,
+		}
 	}
 	return facts, nil
 }

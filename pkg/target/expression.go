@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/Masterminds/semver/v3"
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/ext"
 
@@ -14,10 +15,21 @@ import (
 // maxExpressionCost stops expressions that would keep a publish busy: a comparison costs a few units.
 const maxExpressionCost = 100_000
 
-// Facts are what an agent reported of its cluster: its own claim.
+// Facts are what an agent reported of its cluster: its own claim. Empty fields are unknown.
 type Facts struct {
-	Kubernetes string // version
-	Agent      string // version
+	Kubernetes    string // version
+	Agent         string // version
+	Nodes         int
+	Architectures []string // of the nodes, sorted
+}
+
+// minor returns 36 of v1.36.3, and 0 when the version is unknown.
+func (f Facts) minor() int {
+	parsed, err := semver.NewVersion(f.Kubernetes)
+	if err != nil {
+		return 0
+	}
+	return int(parsed.Minor()) //nolint:gosec // a minor version is small
 }
 
 // expression is a CEL expression over a cluster. It may be used concurrently.

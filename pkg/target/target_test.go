@@ -254,6 +254,34 @@ func TestExcludeAndFacts(t *testing.T) {
 	}
 }
 
+func TestFacts(t *testing.T) {
+	facts := map[string]Facts{
+		"ship-7":     {Kubernetes: "v1.36.3+k3s1", Agent: "v0.2.0", Nodes: 3, Architectures: []string{"amd64", "arm64"}},
+		"factory-01": {Kubernetes: "v1.9.0", Nodes: 1, Architectures: []string{"amd64"}},
+	}
+	for expression, want := range map[string]string{
+		"reported.nodes >= 3":               "ship-7",
+		"'arm64' in reported.architectures": "ship-7",
+		"reported.architectures.all(a, a == 'amd64') && reported.nodes == 1": "factory-01",
+		"reported.kubernetesMinor >= 10":                                     "ship-7", // as text 1.9 is greater
+		"reported.kubernetesMinor == 0":                                      "factory-02",
+		"reported.agent == 'v0.2.0'":                                         "ship-7",
+	} {
+		fleet := world(bundle("web", v1alpha1.BundleSpec{Targets: []v1alpha1.TargetRule{{Expression: expression}}}))
+		fleet.Spec.ReportedFacts, fleet.Facts = true, facts
+		_, plans := plan(t, fleet)
+		var got []string
+		for _, p := range plans {
+			if p.Assignments[0].Selected {
+				got = append(got, p.Cluster.Metadata.Name)
+			}
+		}
+		if diff := cmp.Diff([]string{want}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", expression, diff)
+		}
+	}
+}
+
 func restricted(spec v1alpha1.BundleSpec) Bundle {
 	b := bundle("web", spec)
 	b.Restrict = &v1alpha1.Restrict{Namespaces: []string{"team-a-*"}, ServiceAccount: "team-a"}

@@ -10,8 +10,6 @@ import (
 	"text/template"
 	"text/template/parse"
 
-	"github.com/Masterminds/sprig/v3"
-
 	"pinnace.dev/pinnace/pkg/sealed"
 )
 
@@ -74,7 +72,7 @@ func (t *templates) parse(text string) (*compiled, error) {
 }
 
 func newTemplate() *template.Template {
-	funcs := sprig.HermeticTxtFuncMap()
+	funcs := functions()
 	funcs[captureFunction] = capture
 	return template.New("value").Delims(leftDelimiter, rightDelimiter).Option("missingkey=error").Funcs(funcs)
 }
@@ -111,14 +109,17 @@ func usesDefault(node parse.Node) bool {
 	return false
 }
 
-// expand executes the template. data belongs to the caller alone.
+// expand executes the template.
 func (c *compiled) expand(data map[string]any) (any, error) {
 	text := &boundedText{}
-	delete(data, capturedKey)
-	if err := c.text.Execute(text, data); err != nil {
+	// A template may yield everything that it sees: that must not hold the value itself, nor change with the next one.
+	root := maps.Clone(data)
+	if err := c.text.Execute(text, root); err != nil {
 		return nil, err
 	}
-	switch value := data[capturedKey]; {
+	value := root[capturedKey]
+	delete(root, capturedKey)
+	switch {
 	case c.value && value != nil:
 		return value, nil
 	case c.value, strings.Contains(text.String(), "<no value>"):

@@ -72,7 +72,10 @@ func (v *view) expand(template *compiled) (any, error) {
 
 // reported is what expressions see of the facts.
 func (v *view) reported() map[string]any {
-	return map[string]any{"kubernetes": v.facts.Kubernetes, "agent": v.facts.Agent}
+	return map[string]any{
+		"kubernetes": v.facts.Kubernetes, "kubernetesMinor": v.facts.minor(), "agent": v.facts.Agent,
+		"nodes": v.facts.Nodes, "architectures": v.facts.Architectures,
+	}
 }
 
 // templateData is what templates see of a cluster.
