@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits,
-			"fresh": fresh,
+			"fresh": freshCopy,
 			"edit":  edit,
 		},
 	})
@@ -68,8 +68,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// fresh makes bad a copy of good.
-func fresh(ts *testscript.TestScript, _ bool, _ []string) {
+// freshCopy makes bad a copy of good.
+func freshCopy(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(os.RemoveAll(ts.MkAbs("bad")))
 	ts.Check(os.CopyFS(ts.MkAbs("bad"), os.DirFS(ts.MkAbs("good"))))
 }
