@@ -119,6 +119,7 @@ func TestBundlesThatDoNotBuild(t *testing.T) {
 		{"no kind", map[string]string{"web/a.yaml": deployment + "---\n# comment\n\nmetadata: {name: x}\n"}, `bundle "web": web/a.yaml:12: the object has no kind`},
 		{"no version", map[string]string{"web/a.yaml": "kind: A\n"}, "web/a.yaml:1: the A has no apiVersion"},
 		{"no name", map[string]string{"web/a.yaml": "\n\napiVersion: v1\nkind: A\n"}, "web/a.yaml:3: the A has no metadata.name"},
+		{"a name that YAML takes for true", map[string]string{"web/a.yaml": "apiVersion: v1\nkind: A\nmetadata: {name: y}\n"}, "web/a.yaml:1: the A's metadata.name is true, which is no text; quote it"},
 		{"no name in a list", map[string]string{"web/a.yaml": "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: A}]\n"}, "web/a.yaml:1: the A has no metadata.name (item 0 of the List)"},
 		{"generated name", map[string]string{"web/a.yaml": "apiVersion: v1\nkind: A\nmetadata: {generateName: a-}\n"}, "has generateName"},
 		{"bad yaml", map[string]string{"web/a.yaml": deployment + "---\napiVersion: v1\nkind: [\n"}, "web/a.yaml: yaml: line 11"},

@@ -129,7 +129,10 @@ func flatten(content map[string]any, from string, depth int) ([]Object, error) {
 	if _, there := content["metadata"]; there && !isMap {
 		return nil, fmt.Errorf("%s: the %s's metadata is no mapping", from, kind)
 	}
-	name, _ := metadata["name"].(string)
+	name, isText := metadata["name"].(string)
+	if given := metadata["name"]; given != nil && !isText {
+		return nil, fmt.Errorf("%s: the %s's metadata.name is %v, which is no text; quote it, as YAML takes y, n, on, off and digits for something else", from, kind, given)
+	}
 	if name == "" {
 		if _, generated := metadata["generateName"]; generated {
 			return nil, fmt.Errorf("%s: the %s has generateName; give it a name, so that it can be found again", from, kind)
