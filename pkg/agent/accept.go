@@ -38,6 +38,10 @@ func newer(a, b Known) Known {
 // MaxClockSkew is how far in the future of this node's clock a target may have been issued.
 const MaxClockSkew = 10 * time.Minute
 
+// MaxGenerationStep is how many generations a target may skip. A stolen key, or a slip, that issues the greatest number
+// there is would otherwise keep every later target away for good.
+const MaxGenerationStep = 1_000_000
+
 // identity is who this agent is: signed content must name it.
 type identity struct {
 	fleet, cluster string
@@ -69,6 +73,9 @@ func accept(target *v1alpha1.Target, digest string, known Known, self identity, 
 	case target.Generation == known.Generation && known.Digest != "" && digest != known.Digest:
 		return refuse(ReasonEquivocation, "publish again, and find out who else publishes",
 			"generation %d was accepted before with digest %s", known.Generation, known.Digest)
+	case target.Generation > known.Generation+MaxGenerationStep:
+		return refuse(ReasonInvalidTarget, "find out who published it: publish counts by one",
+			"it skips more than %d generations: %d was accepted last", MaxGenerationStep, known.Generation)
 	case digest == known.Digest:
 		return nil // it was accepted before: an expired one stays in force
 	case target.IssuedAt.IsZero() || target.ExpiresAt.IsZero():

@@ -69,8 +69,10 @@ type Config struct {
 	Version string
 	// Kubernetes asks for the cluster's version, for status reports; none when nil.
 	Kubernetes func() string
-	Log        *slog.Logger
-	Metrics    *Metrics
+	// Facts asks for the cluster's nodes, for status reports, at most once a heartbeat; none are told when nil.
+	Facts   func(ctx context.Context) Facts
+	Log     *slog.Logger
+	Metrics *Metrics
 }
 
 // standbyInterval is how often a standby asks whether the agent that works on the cluster is still alive, which costs
@@ -143,6 +145,12 @@ type Agent struct {
 	beat      time.Time // when the published report is sent again
 	drift     driftState
 	gates     gateState
+	sender    sender // only the worker that reports uses it
+	facts     Facts
+	factsAt   time.Time // when they were asked for
+	lastGood  *v1alpha1.ReportedTarget
+	// driftNotes are the newest, for reports.
+	driftNotes []v1alpha1.DriftEvent
 }
 
 // New returns an agent. It touches neither disk nor network.
@@ -285,12 +293,13 @@ func (a *Agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.openGates(); err != nil {
+	if err := errors.Join(a.openGates(), a.openGood()); err != nil {
 		return err
 	}
 	// A disk that knows less than the cluster was put back from a copy: what was in force then is old.
 	remembered.outdated = cluster.Generation > remembered.Known.Generation
 	remembered.Known = newer(remembered.Known, cluster)
+	a.remindCluster(ctx, cluster, remembered.Known)
 	a.mu.Lock()
 	a.remembered = remembered
 	a.mu.Unlock()

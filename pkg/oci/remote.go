@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -126,7 +127,13 @@ type remoteRegistry struct {
 	plainHTTP  bool
 	client     *auth.Client
 	busy       *busy
+	// unlisted is until when (Unix seconds) the referrers API is known to be absent: not for ever, since registries
+	// are brought up to date, and proxies answer 404 for a while.
+	unlisted atomic.Int64
 }
+
+// unlistedFor is how long one answer is believed that a registry has no referrers API.
+const unlistedFor = time.Hour
 
 func (r *remoteRegistry) String() string { return r.host + "/" + r.path }
 
@@ -134,7 +141,7 @@ func (r *remoteRegistry) Repository(name string) (Repository, error) {
 	if err := checkRepository(name); err != nil {
 		return nil, err
 	}
-	return &remoteRepository{busy: r.busy, Repository: &remote.Repository{
+	repo := &remoteRepository{registry: r, busy: r.busy, Repository: &remote.Repository{
 		Client:           r.client,
 		Reference:        registry.Reference{Registry: r.host, Repository: strings.TrimPrefix(r.path+"/"+name, "/")},
 		PlainHTTP:        r.plainHTTP,
@@ -142,7 +149,11 @@ func (r *remoteRegistry) Repository(name string) (Repository, error) {
 		SkipReferrersGC:  true,
 
 		ReferrerListMaxPages: maxReferrerPages,
-	}}, nil
+	}}
+	if time.Now().Unix() < r.unlisted.Load() {
+		_ = repo.SetReferrersCapability(false) // nobody said otherwise yet
+	}
+	return repo, nil
 }
 
 // https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pulling-manifests
@@ -160,7 +171,8 @@ func checkRepository(name string) error {
 
 type remoteRepository struct {
 	*remote.Repository
-	busy *busy
+	registry *remoteRegistry
+	busy     *busy
 }
 
 func (r *remoteRepository) String() string {
@@ -174,13 +186,13 @@ func (r *remoteRepository) Resolve(ctx context.Context, reference string) (ocisp
 
 func (r *remoteRepository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	reader, err := r.Repository.Fetch(ctx, desc)
-	return reader, r.classify(string(desc.Digest), err)
+	return reader, r.answer(ctx, string(desc.Digest), err)
 }
 
 // fetchTagged is one GET, where Resolve and Fetch are two requests.
 func (r *remoteRepository) fetchTagged(ctx context.Context, reference string) (ocispec.Descriptor, io.ReadCloser, error) {
 	desc, reader, err := r.FetchReference(ctx, reference)
-	return desc, reader, r.classify(reference, err)
+	return desc, reader, r.answer(ctx, reference, err)
 }
 
 func (r *remoteRepository) listReferrers(ctx context.Context, subject ocispec.Descriptor) (list []ocispec.Descriptor, native bool, err error) {
@@ -191,7 +203,11 @@ func (r *remoteRepository) listReferrers(ctx context.Context, subject ocispec.De
 		return nil
 	})
 	// An answer from the API made this known; a registry without one refuses to be said to have it.
-	return list, err == nil && r.SetReferrersCapability(true) == nil, r.classify(string(subject.Digest), err)
+	native = err == nil && r.SetReferrersCapability(true) == nil
+	if now := time.Now(); err == nil && !native && now.Unix() >= r.registry.unlisted.Load() {
+		r.registry.unlisted.Store(now.Add(unlistedFor).Unix())
+	}
+	return list, native, r.classify(string(subject.Digest), err)
 }
 
 func (r *remoteRepository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
@@ -240,6 +256,24 @@ func (r *remoteRepository) Delete(ctx context.Context, desc ocispec.Descriptor) 
 		return fmt.Errorf("delete %s@%s: %w", r, desc.Digest, ErrUnsupported)
 	}
 	return r.classify(string(desc.Digest), err)
+}
+
+// answer is classify for an answer with content: what is no failure of the network or a refusal makes no sense, such as
+// another length or digest than was asked for.
+func (r *remoteRepository) answer(ctx context.Context, reference string, err error) error {
+	classified := r.classify(reference, err)
+	if err == nil || ctx.Err() != nil {
+		return classified
+	}
+	for _, class := range []error{ErrNotFound, ErrUnauthorized, ErrUnreachable, ErrDamaged, ErrTooLarge, ErrUnsafe} {
+		if errors.Is(classified, class) {
+			return classified
+		}
+	}
+	if response := (*errcode.ErrorResponse)(nil); errors.As(err, &response) {
+		return classified
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, classified)
 }
 
 // classify adds which of this package's errors it is.

@@ -28,10 +28,12 @@ type Fault struct {
 	Cut int
 	// Drop breaks the connection without an answer.
 	Drop bool
+	// Lie answers as it likes; honest is the registry.
+	Lie func(w http.ResponseWriter, r *http.Request, honest http.Handler)
 }
 
 // answers says whether the registry is not asked at all.
-func (f *Fault) answers() bool { return f.Status != 0 || f.Body != nil || f.Drop }
+func (f *Fault) answers() bool { return f.Status != 0 || f.Body != nil || f.Drop || f.Lie != nil }
 
 func (f *Fault) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	if f.Delay > 0 {
@@ -45,6 +47,10 @@ func (f *Fault) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	}
 	if f.Drop {
 		panic(http.ErrAbortHandler)
+	}
+	if f.Lie != nil {
+		f.Lie(w, r, next)
+		return
 	}
 	if f.answers() {
 		f.answer(w)
