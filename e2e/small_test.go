@@ -28,7 +28,7 @@ func smallFleet(t *testing.T, addr, cluster string, bundles map[string]string) *
 }
 
 func bundleIn(namespace string) string {
-	return "apiVersion: pinnace.dev/v1alpha1\nkind: Bundle\nspec: {namespace: " + namespace + "}\n"
+	return "apiVersion: pinnace.dev/v1alpha1\nkind: Bundle\nspec:\n  namespace: " + namespace + "\n"
 }
 
 func textOf(name, text string) string {

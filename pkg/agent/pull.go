@@ -94,11 +94,29 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 	if err != nil {
 		return nil, problem(StageFetch, subject, err)
 	}
+	result := &taken{target: &target, manifest: verified.Descriptor(), signers: verified.Signers(), fetched: fetched}
+	if err := a.rememberTarget(result); err != nil {
+		return nil, err
+	}
 	if err := a.content.collect(ctx, &target, desc, slices.Concat(kept, announced(&target))); err != nil {
 		a.log.Warn("content that is no longer needed stays on the disk", "stage", StageState, "error", err)
 	}
 	a.metrics.skew(a.now(), &target)
-	return &taken{target: &target, manifest: verified.Descriptor(), signers: verified.Signers(), fetched: fetched}, nil
+	return result, nil
+}
+
+// rememberTarget makes it durable that a target whose every byte is on the disk is the one to be enforced. Only then may
+// content of the one before be removed: a power cut must leave one of them whole.
+func (a *Agent) rememberTarget(result *taken) error {
+	next := a.remembrance()
+	next.Target, next.Seen, next.Signers, next.outdated = &result.manifest, a.now(), result.signers, false
+	if err := a.cfg.State.Remember(next); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.remembered = next
+	a.mu.Unlock()
+	return nil
 }
 
 // accept refuses what is not for this cluster, old, expired, malformed or too destructive, and makes the acceptance
