@@ -76,6 +76,9 @@ func (v *rules) examine(ctx context.Context, repo oci.Repository, name string, d
 	reader := evidence.NewReader(repo, desc, wanted)
 	tally := newTally(rule)
 	places := []func(context.Context) ([]*evidence.Proof, error){reader.Tagged, reader.Referrers}
+	if rule.keyless() {
+		slices.Reverse(places) // where such signatures are by default comes first, and mostly suffices
+	}
 	if all || len(rule.attestations) > 0 {
 		places = append(places, reader.TaggedAttestations)
 	}
