@@ -152,6 +152,13 @@ func (d *discovery) isBundle(folder string) bool {
 	if err != nil {
 		return false
 	}
+	// A component changes other kustomizations, and is nothing by itself.
+	for _, name := range render.KustomizationFiles {
+		content, err := fs.ReadFile(d.fsys, path.Join(folder, name))
+		if err == nil && render.IsComponent(content) {
+			return false
+		}
+	}
 	return slices.ContainsFunc(entries, func(entry fs.DirEntry) bool {
 		name := entry.Name()
 		return !entry.IsDir() && !strings.HasPrefix(name, ".") &&

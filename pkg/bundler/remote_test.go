@@ -292,3 +292,15 @@ func TestImagesOfOverrides(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A component is no bundle, whatever glob matches it.
+func TestComponentsAreNoBundles(t *testing.T) {
+	files := deepOverlays()
+	found, err := discover(t, files, "apps/web/components/*", "apps/web/base")
+	if err == nil || len(found) != 1 || found[0].Bundle.Metadata.Name != "base" || !strings.Contains(err.Error(), "matches no folder") {
+		t.Errorf("got %d bundles, %v", len(found), err)
+	}
+	files["apps/web/components/hpa/pinnace.yaml"] = bundleHead
+	_, err = bundler.Build(t.Context(), one(t, files, "apps/web/components/hpa"), bundler.Variant{})
+	wantError(t, err, "is a component, which changes other kustomizations")
+}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/yaml"
 )
 
 // KustomizationFiles are the names that Kustomize looks for.
@@ -56,6 +57,9 @@ func Kustomize(folder Folder, opts KustomizeOptions) (Objects, error) {
 	if name == "" {
 		return nil, fmt.Errorf("%s: no kustomization.yaml; add one, or change spec.kustomize.path", folder.Path)
 	}
+	if content, err := readFile(root, name, maxFolderBytes); err == nil && IsComponent(content) {
+		return nil, fmt.Errorf("%s: is a component, which changes other kustomizations and is none itself; name it in components of one", name)
+	}
 	if err := files.add(name, opts); err != nil {
 		return nil, err
 	}
@@ -89,6 +93,14 @@ func Kustomize(folder Folder, opts KustomizeOptions) (Objects, error) {
 		objects = append(objects, found...)
 	}
 	return arrange(objects)
+}
+
+// IsComponent reports whether a kustomization is a component. What cannot be read is none.
+func IsComponent(kustomization []byte) bool {
+	var meta struct {
+		Kind string `json:"kind"`
+	}
+	return yaml.Unmarshal(kustomization, &meta) == nil && meta.Kind == types.ComponentKind
 }
 
 // checkKustomization refuses everything that makes Kustomize reach out of the checkout. It is called for each
