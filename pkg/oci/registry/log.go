@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ func (slogHook) Levels() []logrus.Level { return logrus.AllLevels }
 
 func (slogHook) Fire(entry *logrus.Entry) error {
 	level := slog.LevelDebug
-	if entry.Level == logrus.WarnLevel {
+	// That an index needn't be complete is what we want.
+	if entry.Level == logrus.WarnLevel && !strings.HasPrefix(entry.Message, "Image index completeness") {
 		level = slog.LevelWarn
 	}
 	slog.Default().Log(entry.Context, level, entry.Message, "from", "registry")

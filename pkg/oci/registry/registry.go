@@ -1,16 +1,15 @@
 // Package registry is the embedded OCI registry: for trying out, for tests, and for a site that has none of its own.
 //
-// It is distribution/v3, run as a library on a folder: persistent, with deletion, notifications and basic
-// authentication. Neither the referrers API nor online garbage collection exist; clients fall back to the referrers
-// tag by themselves. [Serve] runs one until its context ends; [Start] runs one that the caller stops; [New] is the bare
-// HTTP handler.
+// It is distribution/v3, run as a library on a folder: persistent, with deletion, notifications, TLS, users of its own
+// or tokens of others, and, where a link exists, what an upstream registry has. It takes an index of which not every
+// platform is mirrored. There is no referrers API; clients fall back to the referrers tag by themselves. What nothing
+// refers to is collected while it runs. [Serve] runs one until its context ends; [Start] runs one that the caller stops;
+// [New] is the bare HTTP handler; [Collect] cleans a folder that none serves.
 package registry
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // registers basic authentication
+	_ "github.com/distribution/distribution/v3/registry/auth/token"    // registers tokens
 	"github.com/distribution/distribution/v3/registry/handlers"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // registers folders
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"   // registers memory
@@ -38,10 +38,36 @@ type Options struct {
 	CertFile, KeyFile string
 	// Htpasswd is a file of users with bcrypt hashes, as htpasswd -B writes it. Everybody may do everything when empty.
 	Htpasswd string
+	// Token lets those in whom a token service vouches for; it excludes Htpasswd.
+	Token *Token
+	// Upstream is asked for what isn't here, which is then kept. Nothing can be pushed.
+	Upstream *Upstream
+	// CollectEvery is how often what nothing refers to is deleted; never when zero. It needs Root.
+	CollectEvery time.Duration
+	// CollectGrace is how long it is left alone after it came, or was asked for; DefaultGrace when zero.
+	CollectGrace time.Duration
 	// Notify are told about every manifest that is pushed, tagged or deleted.
 	Notify []Endpoint
 	// Log gets one debug record a request and a warning for what the registry did wrong; nothing when nil.
 	Log *slog.Logger
+}
+
+// Token is a token service as registries know it.
+//
+// See https://distribution.github.io/distribution/spec/auth/token/
+type Token struct {
+	// Realm is the service's URL; Service and Issuer are what its tokens must say.
+	Realm, Service, Issuer string
+	// CertFile holds the certificates, PEM, whose keys sign tokens; JWKSFile the keys themselves. One of them is needed.
+	CertFile, JWKSFile string
+}
+
+// Upstream is a registry behind this one.
+type Upstream struct {
+	URL                string
+	Username, Password string
+	// TTL is how long what was pulled is kept; for ever when zero.
+	TTL time.Duration
 }
 
 // Endpoint receives notifications as POST requests with distribution's event envelope
@@ -68,7 +94,8 @@ const (
 // Handler answers the registry's HTTP API.
 type Handler struct {
 	http.Handler
-	app *handlers.App
+	app  *handlers.App
+	stop func()
 }
 
 // New returns the registry as an HTTP handler; Addr and the certificate are not used. Close ends its background work.
@@ -85,11 +112,19 @@ func New(opts Options) (handler *Handler, err error) {
 		}
 	}()
 	app := handlers.NewApp(context.Background(), config)
-	return &Handler{Handler: logged(opts.Log, app), app: app}, nil
+	h := &Handler{Handler: logged(opts.Log, app), app: app, stop: func() {}}
+	if opts.CollectEvery > 0 {
+		guard := newGuard(h.Handler, opts.grace())
+		h.Handler, h.stop = guard, startCollecting(opts, guard)
+	}
+	return h, nil
 }
 
 // Close ends background work. What was stored stays.
-func (h *Handler) Close() error { return h.app.Shutdown() }
+func (h *Handler) Close() error {
+	h.stop()
+	return h.app.Shutdown()
+}
 
 func (o Options) configuration() (*configuration.Configuration, error) {
 	config := &configuration.Configuration{Storage: configuration.Storage{
@@ -107,12 +142,16 @@ func (o Options) configuration() (*configuration.Configuration, error) {
 		}
 		config.Storage["filesystem"] = configuration.Parameters{"rootdirectory": root}
 	}
-	if o.Htpasswd != "" {
-		// distribution would invent a user when the file is absent.
-		if _, err := os.Stat(o.Htpasswd); err != nil {
-			return nil, fmt.Errorf("read users: %w; make it with htpasswd -Bc FILE USER", err)
+	if o.CollectEvery > 0 && o.Root == "" {
+		return nil, errors.New("collecting needs a folder: a registry in memory ends with its process")
+	}
+	if err := o.access(config); err != nil {
+		return nil, err
+	}
+	if o.Upstream != nil {
+		config.Proxy = configuration.Proxy{
+			RemoteURL: o.Upstream.URL, Username: o.Upstream.Username, Password: o.Upstream.Password, TTL: &o.Upstream.TTL,
 		}
-		config.Auth = configuration.Auth{"htpasswd": {"realm": "pinnace registry", "path": o.Htpasswd}}
 	}
 	for i, endpoint := range o.Notify {
 		config.Notifications.Endpoints = append(config.Notifications.Endpoints, configuration.Endpoint{
@@ -124,10 +163,13 @@ func (o Options) configuration() (*configuration.Configuration, error) {
 			},
 		})
 	}
-	// Signs the state of uploads. It must differ from process to process, and distribution warns without one.
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret) // crypto/rand.Read never fails
-	config.HTTP.Secret = hex.EncodeToString(secret)
+	secret, err := o.secret()
+	if err != nil {
+		return nil, err
+	}
+	config.HTTP.Secret = secret
+	// An index whose platforms aren't all mirrored keeps its digest, and its signatures.
+	config.Validation.Manifests.Indexes.Platforms = "none"
 	config.Catalog.MaxEntries = catalogPage
 	config.HTTP.RelativeURLs = true // whatever name and scheme a client used, through a proxy too
 	return config, nil
