@@ -21,6 +21,9 @@ type Place struct {
 	Sync func() error
 }
 
+// pieceSize is how much is written to a file at once.
+const pieceSize = 1 << 20
+
 // ToFile brings a blob into a file. It goes on where a process that was killed stopped, when there is a journal.
 func (e *Engine) ToFile(ctx context.Context, from oci.Repository, desc ocispec.Descriptor, to Place) (result Result, err error) {
 	if err := desc.Digest.Validate(); err != nil || desc.Size < 0 {
@@ -48,7 +51,7 @@ func (e *Engine) ToFile(ctx context.Context, from oci.Repository, desc ocispec.D
 	defer func() { _ = in.Close(); result.Cuts = in.cuts }()
 	buffer, _ := e.buffers.Get().([]byte)
 	defer func() { e.buffers.Put(buffer) }() //nolint:staticcheck // a slice's header is small beside what it holds
-	for done < desc.Size {
+	for saved := done; done < desc.Size; {
 		if err := e.open(ctx); err != nil {
 			return result, err
 		}
@@ -63,8 +66,9 @@ func (e *Engine) ToFile(ctx context.Context, from oci.Repository, desc ocispec.D
 		done += int64(len(piece))
 		result.Sent += int64(len(piece))
 		e.opts.OnBytes(int64(len(piece)))
-		if done < desc.Size {
+		if done < desc.Size && done-saved >= int64(e.opts.Chunk) {
 			e.checkpoint(key, to, done, sum)
+			saved = done
 		}
 	}
 	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != desc.Digest.Encoded() {

@@ -25,7 +25,7 @@ import (
 // Defaults of [Options].
 const (
 	DefaultJobs  = 12
-	DefaultChunk = 8 << 20
+	DefaultChunk = 16 << 20
 
 	defaultRetries = 8
 	defaultBackoff = 250 * time.Millisecond
@@ -75,7 +75,7 @@ func New(opts Options) *Engine {
 	if opts.Rate > 0 {
 		e.limiter = rate.NewLimiter(rate.Limit(opts.Rate), int(max(min(opts.Rate, readStep), 1)))
 	}
-	e.buffers.New = func() any { return make([]byte, opts.Chunk) }
+	e.buffers.New = func() any { return make([]byte, pieceSize) }
 	return e
 }
 

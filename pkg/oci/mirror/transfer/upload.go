@@ -1,18 +1,19 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"encoding"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -104,7 +105,7 @@ func (u *upload) begin(ctx context.Context, mountFrom []string) (mounted bool, e
 			at.RawQuery = url.Values{"mount": {u.desc.Digest.String()}, "from": {mountFrom[i]}}.Encode()
 			others = mountFrom[i : i+1]
 		}
-		resp, err := u.request(ctx, http.MethodPost, at, nil, nil, others...)
+		resp, err := u.request(ctx, http.MethodPost, at, nil, nil, 0, others...)
 		if err != nil {
 			return false, err
 		}
@@ -129,60 +130,47 @@ func (u *upload) begin(ctx context.Context, mountFrom []string) (mounted bool, e
 	}
 }
 
-// send sends the blob from the offset that the registry has.
+// errCut says that the blob has to be read, and sent, again from the offset that the registry has.
+var errCut = errors.New("the upload was cut")
+
+// send sends the blob from the offset that the registry has, and goes on where it is cut.
 func (u *upload) send(ctx context.Context) error {
-	buffer, _ := u.engine.buffers.Get().([]byte)
-	defer func() { u.engine.buffers.Put(buffer) }() //nolint:staticcheck // a slice's header is small beside what it holds
-	for attempt := 0; ; attempt++ {
-		err := u.stream(ctx, buffer)
-		if !errors.Is(err, errBehind) || attempt > u.engine.opts.Retries {
+	for failures := 0; ; {
+		before := u.offset
+		err := u.stream(ctx)
+		if !errors.Is(err, errCut) {
+			return err
+		}
+		if failures++; u.offset > before {
+			failures = 1
+		}
+		if failures > u.engine.opts.Retries {
+			return err
+		}
+		if err := u.catchUp(ctx, failures, err); err != nil {
 			return err
 		}
 	}
 }
 
-// errBehind says that the registry has less than was thought, so that the source must be read again from before.
-var errBehind = errors.New("the registry lost its last bytes")
-
-// stream reads, hashes and sends to the end.
-func (u *upload) stream(ctx context.Context, buffer []byte) error {
-	hashed, sum, err := u.startHash()
+// stream reads, hashes and sends to the end: in one piece when that is no more than a chunk.
+func (u *upload) stream(ctx context.Context) error {
+	body, err := u.body(ctx)
 	if err != nil {
 		return err
 	}
-	in := u.engine.download(ctx, u.from, u.desc, hashed)
-	defer func() { _ = in.Close(); u.result.Cuts += in.cuts }()
-	// What the registry has, and we haven't hashed yet, is read but not sent.
-	if _, err := io.CopyN(sum, in, u.offset-hashed); err != nil {
-		return err
+	defer func() { u.result.Cuts += body.close() }()
+	if u.offset == 0 && u.desc.Size <= int64(u.engine.opts.Chunk) {
+		return u.finish(ctx, body)
 	}
-	whole := u.offset == 0 && u.desc.Size <= int64(len(buffer))
-	for at := u.offset; at < u.desc.Size; {
-		piece := buffer[:min(int64(len(buffer)), u.desc.Size-at)]
-		if _, err := io.ReadFull(in, piece); err != nil {
-			return err
-		}
-		_, _ = sum.Write(piece) // a hash never fails
-		if at += int64(len(piece)); at == u.desc.Size {
-			if err := u.checkDigest(ctx, sum); err != nil {
-				return err
-			}
-		}
-		if whole {
-			return u.finish(ctx, piece)
-		}
+	for u.offset < u.desc.Size {
 		if err := u.engine.open(ctx); err != nil {
 			return err
 		}
-		if err := u.chunk(ctx, piece); err != nil {
+		if err := u.chunk(ctx, body); err != nil {
 			return err
 		}
-		u.remember(sum)
-	}
-	if u.desc.Size == 0 || u.offset == u.desc.Size && hashed == u.desc.Size {
-		if err := u.checkDigest(ctx, sum); err != nil {
-			return err
-		}
+		u.remember(body.sum)
 	}
 	return u.finish(ctx, nil)
 }
@@ -200,13 +188,69 @@ func (u *upload) startHash() (int64, hash.Hash, error) {
 	return 0, sum, nil
 }
 
-func (u *upload) checkDigest(ctx context.Context, sum hash.Hash) error {
-	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != u.desc.Digest.Encoded() {
-		u.cancel(ctx)
-		u.engine.opts.Journal.setSession(sessionRecord{Key: u.key()})
-		return fmt.Errorf("%w: what %s sent has the digest %s:%s", oci.ErrDamaged, u.from, u.desc.Digest.Algorithm(), got)
+// body reads the blob from the registry's offset. What the registry has, and wasn't hashed yet, is read and not sent.
+func (u *upload) body(ctx context.Context) (*blobBody, error) {
+	hashed, sum, err := u.startHash()
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	ctx, cancel := context.WithCancel(ctx)
+	body := &blobBody{in: u.engine.download(ctx, u.from, u.desc, hashed), cancel: cancel, sum: sum, at: hashed, desc: u.desc}
+	if _, err := io.CopyN(io.Discard, body, u.offset-hashed); err != nil {
+		body.close()
+		return nil, err
+	}
+	body.sent = u.account
+	return body, nil
+}
+
+// blobBody is what is sent: it is hashed on its way, and its last bytes are kept back when they are wrong. A request that
+// failed may read on for a while; once it is closed, nobody does.
+type blobBody struct {
+	mu     sync.Mutex
+	closed bool
+	cancel context.CancelFunc
+
+	in   *download
+	sum  hash.Hash
+	at   int64
+	desc ocispec.Descriptor
+	sent func(from, to int64) // may be nil
+	err  error                // why reading ended early
+}
+
+func (b *blobBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, fs.ErrClosed
+	}
+	n, err := b.in.Read(p)
+	_, _ = b.sum.Write(p[:n]) // a hash never fails
+	if n > 0 && b.at+int64(n) == b.desc.Size {
+		if got := fmt.Sprintf("%x", b.sum.Sum(nil)); got != b.desc.Digest.Encoded() {
+			b.err = fmt.Errorf("%w: what %s sent has the digest %s:%s", oci.ErrDamaged, b.in.from, b.desc.Digest.Algorithm(), got)
+			return 0, b.err
+		}
+	}
+	if b.sent != nil {
+		b.sent(b.at, b.at+int64(n))
+	}
+	b.at += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	return n, err
+}
+
+// close returns how often reading was cut and went on.
+func (b *blobBody) close() int {
+	b.cancel()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	_ = b.in.Close() // it was read
+	return b.in.cuts
 }
 
 // remember writes a checkpoint.
@@ -224,41 +268,40 @@ func (u *upload) remember(sum hash.Hash) {
 	u.engine.opts.Journal.setSession(sessionRecord{Key: u.key(), Location: u.location.String(), Checkpoints: slices.Clone(u.checkpoints)})
 }
 
-// chunk sends a piece that begins at the registry's offset, and what of it was lost again.
-func (u *upload) chunk(ctx context.Context, piece []byte) error {
-	start, end := u.offset, u.offset+int64(len(piece))
-	for attempt := 0; u.offset < end; {
-		rest := piece[u.offset-start:]
-		u.account(u.offset, end)
-		header := http.Header{
-			"Content-Type":  {"application/octet-stream"},
-			"Content-Range": {fmt.Sprintf("%d-%d", u.offset, end-1)},
-		}
-		resp, err := u.request(ctx, http.MethodPatch, u.location, header, rest)
-		if err == nil {
-			err = u.accepted(resp)
-		}
-		if err == nil {
-			u.offset = end
-			u.advance(end)
-			return nil
-		}
-		if attempt++; attempt > u.engine.opts.Retries || ctx.Err() != nil {
-			return err
-		}
-		if err := u.catchUp(ctx, attempt, err); err != nil {
-			return err
-		}
-		switch {
-		case u.offset < start:
-			return errBehind
-		case u.offset > end:
-			return fmt.Errorf("%w: the registry has %d bytes, and was sent %d", oci.ErrDamaged, u.offset, end)
-		case u.offset > start:
-			attempt = 0
-		}
+// chunk sends the next piece.
+func (u *upload) chunk(ctx context.Context, body *blobBody) error {
+	end := min(u.offset+int64(u.engine.opts.Chunk), u.desc.Size)
+	resp, err := u.request(ctx, http.MethodPatch, u.location, http.Header{
+		"Content-Type":  {"application/octet-stream"},
+		"Content-Range": {fmt.Sprintf("%d-%d", u.offset, end-1)},
+	}, io.LimitReader(body, end-u.offset), end-u.offset)
+	if err == nil {
+		err = u.accepted(resp)
 	}
+	if err != nil {
+		return u.cut(ctx, body, err)
+	}
+	u.offset = end
+	u.advance(end)
 	return nil
+}
+
+// cut says whether to go on: not when the blob can't be read, or is wrong.
+func (u *upload) cut(ctx context.Context, body *blobBody, err error) error {
+	body.mu.Lock()
+	readErr := body.err
+	body.mu.Unlock()
+	if readErr != nil {
+		if errors.Is(readErr, oci.ErrDamaged) {
+			u.cancel(ctx)
+			u.engine.opts.Journal.setSession(sessionRecord{Key: u.key()})
+		}
+		return readErr
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", errCut, err)
 }
 
 // account counts what is sent, and what of it was sent before.
@@ -309,7 +352,7 @@ func (u *upload) catchUp(ctx context.Context, attempt int, cause error) error {
 
 // status asks how many bytes the registry has.
 func (u *upload) status(ctx context.Context) error {
-	resp, err := u.request(ctx, http.MethodGet, u.location, nil, nil)
+	resp, err := u.request(ctx, http.MethodGet, u.location, nil, nil, 0)
 	if err != nil {
 		return err
 	}
@@ -334,14 +377,17 @@ func (u *upload) status(ctx context.Context) error {
 }
 
 // finish closes the upload, with the blob when it is sent whole.
-func (u *upload) finish(ctx context.Context, whole []byte) error {
+func (u *upload) finish(ctx context.Context, whole *blobBody) error {
 	at := *u.location
 	query := at.Query()
 	query.Set("digest", u.desc.Digest.String())
 	at.RawQuery = query.Encode()
-	header := http.Header{"Content-Type": {"application/octet-stream"}}
-	u.account(u.offset, u.offset+int64(len(whole)))
-	resp, err := u.request(ctx, http.MethodPut, &at, header, whole)
+	var body io.Reader
+	var size int64
+	if whole != nil {
+		body, size = whole, u.desc.Size
+	}
+	resp, err := u.request(ctx, http.MethodPut, &at, http.Header{"Content-Type": {"application/octet-stream"}}, body, size)
 	if err == nil {
 		defer func() { _ = resp.Body.Close() }()
 		if resp.StatusCode == http.StatusCreated || resp.StatusCode == http.StatusNoContent {
@@ -349,6 +395,11 @@ func (u *upload) finish(ctx context.Context, whole []byte) error {
 			return nil
 		}
 		err = newStatusError(resp)
+	}
+	if whole != nil {
+		if cause := u.cut(ctx, whole, err); !errors.Is(cause, errCut) {
+			return cause
+		}
 	}
 	// The answer may have been lost, and not the request.
 	if exists, existsErr := u.repository.Exists(ctx, u.desc); existsErr == nil && exists {
@@ -365,7 +416,7 @@ func (u *upload) finish(ctx context.Context, whole []byte) error {
 
 // cancel gives the upload up; a registry forgets it by itself some day.
 func (u *upload) cancel(ctx context.Context) {
-	if resp, err := u.request(ctx, http.MethodDelete, u.location, nil, nil); err == nil {
+	if resp, err := u.request(ctx, http.MethodDelete, u.location, nil, nil, 0); err == nil {
 		_ = resp.Body.Close()
 	}
 }
@@ -390,7 +441,9 @@ func (u *upload) moved(resp *http.Response) error {
 	return nil
 }
 
-func (u *upload) request(ctx context.Context, method string, at *url.URL, header http.Header, body []byte, others ...string) (*http.Response, error) {
+// request sends a body of size bytes, or none. Without GetBody nothing below sends it again by itself: how far it came is
+// asked first.
+func (u *upload) request(ctx context.Context, method string, at *url.URL, header http.Header, body io.Reader, size int64, others ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, at.String(), http.NoBody)
 	if err != nil {
 		return nil, err
@@ -398,9 +451,8 @@ func (u *upload) request(ctx context.Context, method string, at *url.URL, header
 	if header != nil {
 		req.Header = header
 	}
-	if body != nil {
-		// Without GetBody nothing below sends it again by itself: how far it came is asked first.
-		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	if body != nil && size > 0 {
+		req.Body, req.ContentLength = io.NopCloser(body), size
 	}
 	resp, err := u.to.Do(req, others...)
 	return resp, unreachable(err)
