@@ -89,7 +89,7 @@ func (s *session) setUp(ctx context.Context, file string, patient bool) (*setup,
 		Fleet: spec.Fleet, Cluster: spec.Cluster, Registries: registries, State: state, Content: content,
 		Verifier: verifier, Deployers: cluster.Deployers, ClusterKind: cluster.ClusterKind, Holder: cluster.Hold, Standby: patient,
 		Objects: cluster.Objects, Events: cluster.Recorder, Local: cluster.Local, Drift: cluster.Drift, Limits: spec.Limits, Interval: spec.Interval.Duration,
-		Heartbeat: spec.Heartbeat.Duration, Version: version, Kubernetes: cluster.Version, Log: log, Metrics: metrics,
+		Heartbeat: spec.Heartbeat.Duration, Version: version, Kubernetes: cluster.Version, Facts: cluster.Facts, Log: log, Metrics: metrics,
 	}
 	if local != nil {
 		config.Images = images{verifier: local, registries: registries, spec: spec.Registries, userAgent: userAgent}

@@ -34,6 +34,9 @@ func demoLines(snapshot demo.Snapshot, d *demo.Demo, width, height int) []string
 	}
 	for _, rollout := range snapshot.Rollouts {
 		head = append(head, ladderLine(rollout))
+		if message := rollout.Gate.Message; message != "" {
+			head = append(head, "  "+message)
+		}
 	}
 	if len(snapshot.Rollouts) > 0 {
 		head = append(head, "")
@@ -44,8 +47,8 @@ func demoLines(snapshot demo.Snapshot, d *demo.Demo, width, height int) []string
 		news = append(news, note.At.Format("15:04:05")+"  "+note.Text)
 	}
 	foot := append(append([]string{""}, news...), "",
-		"In a second terminal:  pinnace demo break clock   ·   pinnace demo tamper "+d.Agents[0].Name+"   ·   pinnace demo offline "+d.Agents[len(d.Agents)-1].Name,
-		"                       pinnace demo mend   ·   pinnace status --registry "+d.Prefix+" --plain-http --key "+d.PublicKey,
+		"In a second terminal: pinnace demo break clock, tamper "+d.Agents[0].Name+", offline "+d.Agents[len(d.Agents)-1].Name+", or mend; or",
+		"  pinnace status --plain-http --registry "+d.Prefix+" --key "+d.PublicKey,
 		"Ctrl-C ends it.")
 	room := max(2, height-len(head)-len(foot)-1)
 	lines := append(append(head, clusterLines(snapshot.Summary, room)...), foot...)
@@ -90,9 +93,6 @@ func ladderLine(result gates.Result) string {
 			mark = "►"
 		}
 		fmt.Fprintf(&b, "   %s %s %d/%d", mark, step.Name, count.Done, count.Clusters)
-	}
-	if result.Gate.Message != "" {
-		b.WriteString("   " + result.Gate.Message)
 	}
 	return b.String()
 }

@@ -150,3 +150,16 @@ func breakable(dir string) []string {
 	}
 	return names
 }
+
+// replace replaces text in a file of the fleet.
+func replace(dir, name, from, to string) error {
+	path := filepath.Join(dir, filepath.FromSlash(name))
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(data, []byte(from)) {
+		return fmt.Errorf("%s does not hold %q", name, from)
+	}
+	return os.WriteFile(path, bytes.ReplaceAll(data, []byte(from), []byte(to)), 0o644)
+}

@@ -86,6 +86,7 @@ func NewCluster(config *rest.Config, identity string, options ClusterOptions) (*
 func ownKinds() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
 	for _, kind := range []string{"ConfigMap", "Secret"} {
 		mapper.Add(corev1.SchemeGroupVersion.WithKind(kind), meta.RESTScopeNamespace)
 	}
@@ -113,6 +114,9 @@ func (c *Cluster) Version() string {
 	}
 	return info.GitVersion
 }
+
+// Facts counts the cluster's nodes.
+func (c *Cluster) Facts(ctx context.Context) Facts { return nodeFacts(ctx, c.Objects.Client) }
 
 // Wait returns when nothing works on the cluster any more: Helm cannot be interrupted.
 func (c *Cluster) Wait() { c.releaser.Wait() }

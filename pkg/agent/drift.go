@@ -320,6 +320,7 @@ func (a *Agent) repaired(one *unit, results []repairResult, whole bool, err erro
 
 func (a *Agent) repairedOne(one *unit, result repairResult, findings map[apply.ID]finding, started, now time.Time) {
 	id, text := result.ref.ID(), result.ref.String()+" "+result.verdict.String()
+	a.noteDrift(one.name, result, now)
 	attrs := []any{"stage", StageApply, "bundle", one.name, "object", result.ref.String()}
 	if result.verdict.Drifted() {
 		a.metrics.drift(one.name, result.ref)

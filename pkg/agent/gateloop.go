@@ -273,6 +273,9 @@ func (a *Agent) turnGates(now time.Time) {
 		}
 		changed = true
 		a.gates.file.Rollouts[rollout.Name] = after
+		if before.Reason != after.Reason || before.Message != after.Message {
+			a.report.touch(now.Add(reportDebounce))
+		}
 		if before.State != after.State || before.Plan != after.Plan {
 			a.report.touch(now.Add(reportDebounce))
 			a.log.Info("rollout "+string(after.State), "stage", StageAccept, "rollout", rollout.Name, "plan", rollout.Plan, "message", after.Message)

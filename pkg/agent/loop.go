@@ -75,6 +75,7 @@ func (a *Agent) step(ctx context.Context) {
 	if !a.looking && !now.Before(a.lookAt) {
 		a.startLook(ctx, now)
 	}
+	a.noteGood()
 	a.ready.Store(a.target != nil && !a.untried())
 	a.publish(ctx, now)
 }
@@ -217,16 +218,6 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 		a.log.Debug("the target is current", "stage", StageResolve, "digest", a.manifest.Digest)
 		return
 	}
-	next := a.remembrance()
-	next.Target, next.Seen, next.Signers, next.outdated = &result.manifest, now, result.signers, false
-	if err := a.cfg.State.Remember(next); err != nil {
-		a.metrics.poll("error", now)
-		a.trouble(err)
-		return
-	}
-	a.mu.Lock()
-	a.remembered = next
-	a.mu.Unlock()
 	a.metrics.poll("new", now)
 	a.log.Info("a new target is in force", "stage", StageAccept, "generation", result.target.Generation,
 		"digest", result.manifest.Digest, "bundles", len(result.target.Bundles), "fetched", result.fetched,

@@ -2,9 +2,7 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
-	"pinnace.dev/pinnace/pkg/oci"
 )
 
 // EnvelopeSigner signs a payload with the cluster's own key, as a DSSE envelope.
@@ -168,9 +165,18 @@ func (a *Agent) startReport(ctx context.Context, now time.Time) {
 		return
 	}
 	a.report.busy, a.report.at = true, time.Time{}
+	known := !a.factsAt.IsZero() && now.Sub(a.factsAt) < a.cfg.Heartbeat
+	facts := a.facts
 	a.work(ctx, func(ctx context.Context) func() {
+		if a.cfg.Facts != nil && !known {
+			facts = a.cfg.Facts(ctx)
+			report.Nodes, report.Architectures = facts.Nodes, facts.Architectures
+		}
 		err := a.send(ctx, report)
 		return func() {
+			if !known {
+				a.facts, a.factsAt = facts, a.now()
+			}
 			finished := a.now()
 			if err == nil {
 				a.published, a.beat = report, finished.Add(jitter(a.cfg.Heartbeat))
@@ -194,40 +200,6 @@ func (a *Agent) heartbeat() time.Time {
 func (a *Agent) sameReport(report v1alpha1.StatusReport) bool {
 	report.ReportedAt = a.published.ReportedAt
 	return reflect.DeepEqual(report, a.published)
-}
-
-// send signs a report and pushes it to the first registry that answers.
-func (a *Agent) send(ctx context.Context, report v1alpha1.StatusReport) error {
-	payload, err := json.Marshal(report)
-	if err != nil {
-		return fmt.Errorf("encode status report: %w", err)
-	}
-	envelope, err := a.cfg.Signer.SignEnvelope(ctx, v1alpha1.MediaTypeStatus, payload)
-	if err != nil {
-		return fmt.Errorf("sign status report: %w", err)
-	}
-	artifact := oci.Artifact{
-		Type:   v1alpha1.ArtifactTypeStatus,
-		Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeDSSE, Data: envelope}},
-	}
-	var problems error
-	for _, registry := range a.cfg.Registries {
-		repo, err := registry.Repository(v1alpha1.StatusRepository(a.cfg.Cluster))
-		if err != nil {
-			return problem(StageReport, "status", err)
-		}
-		attempt, cancel := context.WithTimeout(ctx, registryPatience)
-		_, _, err = oci.Push(attempt, repo, artifact, v1alpha1.TagCurrent)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		problems = errors.Join(problems, problem(StageReport, "status "+repo.String(), err))
-		if !errors.Is(err, oci.ErrUnreachable) && !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			break
-		}
-	}
-	return problems
 }
 
 // isStale reports whether the target in force is past its time.
@@ -255,7 +227,8 @@ func (a *Agent) statusReport() v1alpha1.StatusReport {
 	for _, one := range a.units {
 		report.Bundles = append(report.Bundles, reported(one))
 	}
-	report.Rollouts = a.reportedRollouts()
+	report.Rollouts, report.LastGood, report.Drift = a.reportedRollouts(), a.lastGood, a.driftNotes
+	report.Nodes, report.Architectures = a.facts.Nodes, a.facts.Architectures
 	slices.SortFunc(report.Bundles, func(x, y v1alpha1.ReportedBundle) int { return strings.Compare(x.Name, y.Name) })
 	return report
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,6 +12,9 @@ import (
 // NewMemoryState returns a state that lives as long as the process, for simulated clusters: nothing is written, and its
 // ContentDir is empty.
 func NewMemoryState() *State { return &State{memory: &memoryFiles{files: map[string][]byte{}}} }
+
+// dropFile removes a file that nobody needs; one that stays does no harm.
+func (s *State) dropFile(path string) { _ = os.Remove(path) }
 
 // memoryFiles stand for the state folder's.
 type memoryFiles struct {

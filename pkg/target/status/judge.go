@@ -149,9 +149,9 @@ func (c *Cluster) judgeTarget(published v1alpha1.IndexCluster, report *v1alpha1.
 		return
 	}
 	for _, rollout := range report.Rollouts {
-		if rollout.State == v1alpha1.RolloutWaiting {
-			c.Message = fmt.Sprintf("rollout %s waits for its turn", rollout.Name)
-			c.Reason = "RolloutWaiting"
+		if rollout.State == v1alpha1.RolloutWaiting || rollout.State == v1alpha1.RolloutReverted {
+			c.Message = "rollout " + rollout.Name + " " + cmp.Or(rollout.Message, "waits for its turn")
+			c.Reason = "Rollout" + string(rollout.State)
 		}
 	}
 }

@@ -85,17 +85,29 @@ func (r *Reader) read(ctx context.Context, fleet string, published *v1alpha1.Ind
 	if err != nil {
 		return Report{}, err
 	}
+	// An agent removes a report when it sends the next, which may be while this one is read: then it is asked again.
+	for range 3 {
+		report, gone, err := r.readCurrent(ctx, repo, fleet, published)
+		if !gone || err != nil {
+			return report, err
+		}
+	}
+	return Report{}, nil
+}
+
+// readCurrent reads the report that is current now; gone says that it was removed meanwhile.
+func (r *Reader) readCurrent(ctx context.Context, repo oci.Repository, fleet string, published *v1alpha1.IndexCluster) (found Report, gone bool, err error) {
 	desc, err := repo.Resolve(ctx, v1alpha1.TagCurrent)
 	if errors.Is(err, oci.ErrNotFound) {
-		return Report{}, nil
+		return Report{}, false, nil
 	}
 	if err != nil {
-		return Report{}, err
+		return Report{}, false, err
 	}
 	digest := desc.Digest.String()
 	if r.Cache != nil {
 		if known, ok := r.Cache.get(published, digest); ok {
-			return known, nil
+			return known, false, nil
 		}
 	}
 	report, err := readReport(ctx, repo, desc, published)
@@ -105,13 +117,13 @@ func (r *Reader) read(ctx context.Context, fleet string, published *v1alpha1.Ind
 	var refusal *signing.Error
 	switch {
 	case err == nil:
-		return Report{Digest: digest, Status: &report}, nil
+		return Report{Digest: digest, Status: &report}, false, nil
 	case errors.Is(err, oci.ErrNotFound):
-		return Report{}, nil // it was replaced, and removed, while we looked
+		return Report{}, true, nil
 	case errors.As(err, &refusal), errors.Is(err, oci.ErrDamaged), errors.Is(err, oci.ErrTooLarge), errors.Is(err, errUntrusted):
-		return Report{Digest: digest, Untrusted: err.Error()}, nil
+		return Report{Digest: digest, Untrusted: err.Error()}, false, nil
 	}
-	return Report{}, err
+	return Report{}, false, err
 }
 
 var errUntrusted = errors.New("the report is not trusted")
