@@ -92,11 +92,14 @@ func WalkTar(r io.Reader, limits Limits, visit func(name string, size int64, con
 // Gzip packs data, without a name or a time.
 func Gzip(data []byte) ([]byte, error) {
 	var packed bytes.Buffer
-	w := gzip.NewWriter(&packed)
+	w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := w.Write(data); err != nil {
 		return nil, err
 	}
-	err := w.Close()
+	err = w.Close()
 	return packed.Bytes(), err
 }
 

@@ -56,6 +56,8 @@ type Entry struct {
 	Signers []string `json:"signers,omitempty"`
 	// Reference is the image's, as bundles name it.
 	Reference string `json:"reference,omitempty"`
+	// Held says that the receiver has it whole, and that only its tag may move.
+	Held bool `json:"held,omitempty"`
 }
 
 // Blob is a config or layer.

@@ -230,6 +230,9 @@ func (x *Index) checkEntry(entry *mirror.Entry, placed map[digest.Digest]int64) 
 			return bad("tag %q", tag)
 		}
 	}
+	if entry.Held {
+		return nil
+	}
 	for _, blob := range append([]mirror.Blob{{Digest: entry.Digest, Size: entry.Size}}, entry.Blobs...) {
 		size, ok := placed[blob.Digest]
 		if !ok {

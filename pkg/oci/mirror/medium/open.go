@@ -76,6 +76,9 @@ func Open(ctx context.Context, dirs []string, trust Trust) (*Medium, error) {
 		m.held[held.Digest] = held
 	}
 	for _, entry := range m.index.Entries {
+		if entry.Held {
+			m.held[entry.Digest] = Held{Blob: mirror.Blob{Digest: entry.Digest, Size: entry.Size}, In: []string{entry.Repository}}
+		}
 		m.manifests[entry.Key()] = entry.Descriptor()
 		for _, tag := range slices.Concat(entry.Tags, entry.Moving) {
 			m.tags[entry.Repository+":"+tag] = entry.Descriptor()

@@ -47,6 +47,9 @@ func pack(closure *mirror.Closure, have *mirror.Holdings, limit int64) ([]volume
 	placed := map[digest.Digest]bool{}
 	left := map[digest.Digest]Held{}
 	for _, entry := range closure.Entries {
+		if entry.Held {
+			continue
+		}
 		var group []item
 		for i, blob := range append(entry.Blobs[:len(entry.Blobs):len(entry.Blobs)], mirror.Blob{Digest: entry.Digest, Size: entry.Size}) {
 			manifest := i == len(entry.Blobs)
@@ -98,7 +101,10 @@ func trim(closure *mirror.Closure, have *mirror.Holdings) (*mirror.Closure, map[
 			kept[entry.Repository] = append(kept[entry.Repository], entry.Digest)
 			continue
 		default:
-			short.Blobs, short.Needs, short.Children, short.Why, short.Signers, short.Tags = nil, nil, nil, nil, nil, nil
+			short = mirror.Entry{
+				Kind: entry.Kind, Repository: entry.Repository, MediaType: entry.MediaType, Digest: entry.Digest, Size: entry.Size,
+				Moving: entry.Moving, Held: true,
+			}
 		}
 		trimmed.Entries = append(trimmed.Entries, &short)
 	}

@@ -113,7 +113,7 @@ func (m *Medium) checkVolume(ctx context.Context, volume Volume) error {
 func (m *Medium) VerifySignatures(ctx context.Context, verifier mirror.Verifier) ([]mirror.Problem, error) {
 	var refused []mirror.Problem
 	for _, entry := range m.index.Entries {
-		if _, held := m.held[entry.Digest]; held || !signed(entry) {
+		if entry.Held || !signed(entry) {
 			continue // what the receiver has was verified when it came
 		}
 		repo, err := m.Repository(entry.Repository)

@@ -32,7 +32,7 @@ type pair struct {
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	p := &pair{sender: registrytest.New(t), blob: oci.Blob{MediaType: "application/octet-stream", Data: mirrortest.Random("blob", 20*chunk+123)}}
-	handler, err := registry.New(registry.Options{Root: t.TempDir()})
+	handler, err := registry.New(registry.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
