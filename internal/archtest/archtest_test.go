@@ -104,7 +104,7 @@ var thirdParty = []struct {
 	{"sigs.k8s.io/controller-runtime", []string{"pkg/agent", "e2e", "hack"}, "clients and caches of clusters"},
 	{"k8s.io/client-go/util/jsonpath", []string{"pkg/bundler/render"}, "a parser of paths, and no client"},
 	// pkg/manifests takes Kubernetes' own kinds from its scheme, and no client.
-	{"k8s.io/client-go", []string{"pkg/agent", "pkg/manifests", "internal/agentcli", "e2e", "hack"}, "only the edge talks to clusters"},
+	{"k8s.io/client-go", []string{"pkg/agent", "pkg/manifests", "internal/agentcli", "internal/cli", "e2e", "hack"}, "only the edge talks to clusters, and pinnace deploy where it is given a kubeconfig"},
 	{"github.com/robfig/cron/v3", []string{"pkg/window"}, "when windows open is decided in one place, for builder and agent"},
 	{"filippo.io/age", []string{"pkg/sealed"}, "secrets are sealed and opened in one place"},
 	{"github.com/getsops/sops/v3", nil, "it brings the SDKs of every cloud's key service, 42 MiB; tests only"},
