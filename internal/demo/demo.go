@@ -36,8 +36,13 @@ type Options struct {
 	Interval, Heartbeat time.Duration
 	// Strategy replaces the rollout strategy, as lines of pinnace.yaml's spec; a line break alone means none.
 	Strategy string
-	// Notify is told about pushes, as in [registry.Options].
-	Notify []registry.Endpoint
+	// RegistryAddr is a registry that runs already, host:port without TLS; one is started when empty.
+	RegistryAddr string
+	// Watch is between the agents and the registry, and Sign between them and their keys; nothing when nil.
+	Watch func(oci.Registry) oci.Registry
+	Sign  func(cluster string, signer agent.EnvelopeSigner) agent.EnvelopeSigner
+	// Spread is over which time agents start; a few seconds when zero.
+	Spread time.Duration
 	// Log receives what goes on; nothing when nil.
 	Log *slog.Logger
 	// Version is what agents say they are.
@@ -117,10 +122,13 @@ func New(opts Options) (demo *Demo, err error) {
 	if err := d.makeKeys(); err != nil {
 		return nil, err
 	}
-	if d.server, err = registry.Start(registry.Options{Notify: opts.Notify}); err != nil {
-		return nil, err
+	if opts.RegistryAddr == "" {
+		if d.server, err = registry.Start(registry.Options{}); err != nil {
+			return nil, err
+		}
+		opts.RegistryAddr = d.server.Addr
 	}
-	d.Prefix = d.server.Addr + "/demo"
+	d.Prefix = opts.RegistryAddr + "/demo"
 	if d.Registry, err = oci.Open(d.Prefix, oci.Options{PlainHTTP: true}); err != nil {
 		return nil, err
 	}
@@ -165,16 +173,30 @@ func (d *Demo) makeClusters() error {
 		return err
 	}
 	shared := &simulate.Shared{
-		Fleet: "demo", Registry: d.Registry, Verifier: verifier{d.Verifier}, Pool: d.pool, Metrics: agent.NewMetrics(),
+		Fleet: "demo", Registry: watched(d.Registry, d.Watch), Verifier: verifier{d.Verifier}, Pool: d.pool, Metrics: agent.NewMetrics(),
 		Behaviour: simulate.Behaviour{Latency: d.Latency, Fail: d.Fail, Broken: brokenImage},
 		Interval:  d.Interval, Heartbeat: d.Heartbeat, Version: d.Version,
 	}
 	for i, name := range ClusterNames(d.Clusters) {
-		one := simulate.New(name, signers[i], shared)
+		one := simulate.New(name, d.sign(name, signers[i]), shared)
 		d.Agents = append(d.Agents, one)
 		d.byName[name] = one
 	}
 	return nil
+}
+
+func watched(registry oci.Registry, watch func(oci.Registry) oci.Registry) oci.Registry {
+	if watch == nil {
+		return registry
+	}
+	return watch(registry)
+}
+
+func (d *Demo) sign(cluster string, signer agent.EnvelopeSigner) agent.EnvelopeSigner {
+	if d.Sign == nil {
+		return signer
+	}
+	return d.Sign(cluster, signer)
 }
 
 // verifier puts refusals into the agent's words.
@@ -208,7 +230,11 @@ func (d *Demo) Publish(ctx context.Context) (publish.Result, error) {
 // RunAgents runs every agent until ctx ends. They start spread over one interval, as those of a real fleet do.
 func (d *Demo) RunAgents(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	spread := min(d.Interval, time.Duration(len(d.Agents))*2*time.Millisecond) / time.Duration(len(d.Agents))
+	spread := d.Spread
+	if spread <= 0 {
+		spread = min(d.Interval, time.Duration(len(d.Agents))*2*time.Millisecond)
+	}
+	spread /= time.Duration(len(d.Agents))
 	for i, one := range d.Agents {
 		group.Go(func() error {
 			select {
@@ -242,3 +268,6 @@ func (d *Demo) Notes() []Note {
 	defer d.mu.Unlock()
 	return append([]Note(nil), d.notes...)
 }
+
+// Agent returns the agent of a cluster; nil when there is none.
+func (d *Demo) Agent(cluster string) *simulate.Agent { return d.byName[cluster] }
