@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"pinnace.dev/pinnace/examples"
+	"pinnace.dev/pinnace/pkg/oci/signing"
 )
 
 // Fleet is a fleet repository on the Git server, with a working copy, and the place where it is published.
@@ -23,8 +24,9 @@ type Fleet struct {
 	Prefix string
 	Key    Key
 
-	site *Site
-	repo string
+	site    *Site
+	repo    string
+	signers map[string]*signing.Signer // by the private key's file
 }
 
 // NewFleet makes a repository from the example fleet, published below the registry's address with a key of its own.

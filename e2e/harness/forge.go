@@ -55,11 +55,7 @@ func (f *Fleet) PushTarget(ctx context.Context, cluster string, target v1alpha1.
 	if key == (Key{}) {
 		return f.SetCurrent(ctx, cluster, desc)
 	}
-	private, err := os.ReadFile(key.Private)
-	if err != nil {
-		return err
-	}
-	signer, err := signing.LoadSigner(private, []byte(Password))
+	signer, err := f.signer(key)
 	if err != nil {
 		return err
 	}
@@ -67,6 +63,26 @@ func (f *Fleet) PushTarget(ctx context.Context, cluster string, target v1alpha1.
 		return fmt.Errorf("sign: %w", err)
 	}
 	return f.SetCurrent(ctx, cluster, desc)
+}
+
+// signer loads a key once: to derive it from its password takes as long as a hundred signatures.
+func (f *Fleet) signer(key Key) (*signing.Signer, error) {
+	if signer, ok := f.signers[key.Private]; ok {
+		return signer, nil
+	}
+	private, err := os.ReadFile(key.Private)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := signing.LoadSigner(private, []byte(Password))
+	if err != nil {
+		return nil, err
+	}
+	if f.signers == nil {
+		f.signers = map[string]*signing.Signer{}
+	}
+	f.signers[key.Private] = signer
+	return signer, nil
 }
 
 // SetCurrent points a cluster's current tag at any target.

@@ -147,7 +147,7 @@ func (f *fiftyRun) idle(ctx context.Context) error {
 	figures.Report("idle_api_requests_per_minute", own.all, "requests")
 	figures.Report("idle_api_writes_per_minute", own.writes, "requests")
 	explain("idle_api_requests_per_minute", own)
-	figures.Report("idle_cpu_ms_per_minute", float64((after-cpu).Milliseconds()), "ms")
+	figures.Report("idle_cpu_ms_per_minute", float64((after - cpu).Milliseconds()), "ms")
 	figures.Report("idle_rss_mib", memory.rss, "MiB")
 	figures.Report("idle_anon_mib", memory.anon, "MiB")
 	figures.Report("peak_rss_mib", memory.peak, "MiB")

@@ -21,7 +21,6 @@ type meter struct {
 	requests atomic.Int64
 	polls    atomic.Int64
 	bytes    atomic.Int64
-
 }
 
 func newMeter(ctx context.Context, registry string) (*meter, error) {
