@@ -143,6 +143,10 @@ func (s *session) publishSummary(result publish.Result) {
 	if result.Pruned != nil {
 		s.message(markDone, "removed what is older than the history that is kept: %s", pruned(*result.Pruned))
 	}
+	for _, rollout := range result.Rollouts {
+		s.message(markWaiting, "rollout %s, plan %d: %s in %d steps, which begin with: pinnace rollout step --registry %s --key …",
+			rollout.Name, rollout.Plan, count(rollout.Clusters, "cluster"), len(rollout.Steps), result.Registry)
+	}
 	if !result.DryRun && targets[target.Created] > 0 {
 		s.message(markWaiting, "agents take it at their next poll; watch them with: pinnace status --registry %s", result.Registry)
 	}

@@ -129,7 +129,7 @@ func (d *Demo) step(t *testing.T) gates.Result {
 // The canary fails: nobody else moves, the rollout is aborted, and the canary is back on what it had. A stepper that is
 // killed between two steps leaves nothing behind that the next one would need: each step here begins from the registry.
 func TestCanaryFails(t *testing.T) {
-	d := start(t, Options{Clusters: 60})
+	d := start(t, Options{Clusters: 24, Heartbeat: 5 * time.Second})
 	d.ready(t)
 	before := d.versions("clock")
 	if _, err := d.Do(t.Context(), Command{Break, "clock"}); err != nil {
@@ -182,7 +182,7 @@ func TestCanaryFails(t *testing.T) {
 
 // A change reaches everybody, step by step; a cluster that is away holds nobody up.
 func TestRolloutCompletes(t *testing.T) {
-	d := start(t, Options{Clusters: 30})
+	d := start(t, Options{Clusters: 12, Heartbeat: 5 * time.Second})
 	d.ready(t)
 	away := d.Agents[len(d.Agents)-1]
 	if _, err := d.Do(t.Context(), Command{Offline, away.Name}); err != nil {
@@ -250,7 +250,7 @@ func (d *Demo) gateOf(t *testing.T, signer *signing.Signer, gate v1alpha1.Rollou
 
 // Gates that are expired, unsigned, forged or replayed start nothing new; what runs is let alone.
 func TestGatesThatOpenNothing(t *testing.T) {
-	d := start(t, Options{Clusters: 6})
+	d := start(t, Options{Clusters: 4, Heartbeat: 5 * time.Second})
 	d.ready(t)
 	before := d.versions("clock")
 	if err := replace(d.Fleet, "bundles/clock/deployment.yaml", "replicas: 1", "replicas: 2"); err != nil {
