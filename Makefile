@@ -44,6 +44,10 @@ test-unit: control-plane $(COSIGN) ## unit tests with the race detector, the arc
 test-e2e: build control-plane ## end-to-end tests on real registries and real API servers
 	PINNACE_BIN=$(CURDIR)/bin go test -timeout 20m $(E2E)
 
+.PHONY: fuzz
+fuzz: ## fuzz every parser of foreign bytes; FUZZTIME=30s each, FUZZJOBS=2 at a time
+	@hack/fuzz.sh
+
 .PHONY: bench
 bench: build control-plane ## measure; prints "name value unit" lines. Also bench-agent, -publish, -trust, -mirror, -fleet
 	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench
