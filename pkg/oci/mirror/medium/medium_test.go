@@ -46,6 +46,12 @@ type world struct {
 
 func newServer(t *testing.T) *registrytest.Server {
 	t.Helper()
+	return registrytest.New(t)
+}
+
+// newFolderServer has a catalog, which a registry in memory has not.
+func newFolderServer(t *testing.T) *registrytest.Server {
+	t.Helper()
 	handler, err := registry.New(registry.Options{Root: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +254,7 @@ func TestThreeSites(t *testing.T) {
 	fleet := small
 	fleet.Clusters = 3
 	w := newWorld(t, fleet)
-	sites := []oci.Registry{newServer(t).Registry(t), newServer(t).Registry(t), newServer(t).Registry(t)}
+	sites := []oci.Registry{newServer(t).Registry(t), newServer(t).Registry(t), newFolderServer(t).Registry(t)}
 	receipts := make([][]byte, len(sites))
 	for i, site := range sites {
 		cluster := mirrortest.Cluster(i)
@@ -418,7 +424,7 @@ func TestVolumesInAnyOrder(t *testing.T) {
 
 func TestStatusGoesBack(t *testing.T) {
 	w := newWorld(t, small)
-	site := newServer(t).Registry(t)
+	site := newFolderServer(t).Registry(t)
 	repo, err := site.Repository(v1alpha1.StatusRepository("site-00"))
 	if err != nil {
 		t.Fatal(err)
