@@ -68,6 +68,10 @@ func enumOf(tag string) []string {
 	return enum
 }
 
+// Suggestion ends an error about an unknown name: "; did you mean …?" when a known one is near, the known names when
+// they are few.
+func Suggestion(name string, known []string) string { return suggestion(name, known) }
+
 // suggestion returns "; did you mean …?" when a known name is near, the known names when they are few.
 func suggestion(name string, known []string) string {
 	const fewNames = 8

@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"pkg/oci/registrytest"},
 	{"pkg/bundler/resolution", "pkg/bundler/chartref"}, // what names meant, and what charts are called: for several of the next
 	{"pkg/bundler/source", "pkg/bundler/render", "pkg/bundler/fleetyaml", "pkg/bundler/chart", "pkg/target", "pkg/agent/apply"},
-	{"pkg/bundler", "pkg/publish/preview", "pkg/publish/gates", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
+	{"pkg/bundler", "pkg/publish/preview", "pkg/publish/conform", "pkg/publish/gates", "pkg/agent/drift", "pkg/agent/release"}, // a release's objects are watched and judged as applied ones
 	{"pkg/publish", "pkg/agent"},
 	{"pkg/agent/simulate"},
 	{"internal/exitcode", "examples", "docs"}, // docs and examples are compiled in
@@ -107,7 +107,9 @@ var thirdParty = []struct {
 	{"sigs.k8s.io/controller-runtime", []string{"pkg/agent", "e2e", "hack"}, "clients and caches of clusters"},
 	{"k8s.io/client-go/util/jsonpath", []string{"pkg/bundler/render"}, "a parser of paths, and no client"},
 	// pkg/manifests takes Kubernetes' own kinds from its scheme, and no client.
-	{"k8s.io/client-go", []string{"pkg/agent", "pkg/manifests", "internal/agentcli", "internal/cli", "e2e", "hack"}, "only the edge talks to clusters, and pinnace deploy where it is given a kubeconfig"},
+	{"k8s.io/apiextensions-apiserver/pkg/apiserver", []string{"pkg/publish/conform"}, "an API server's own checks, with its CEL rules: who checks without one needs them, agents don't"},
+	{"k8s.io/apiserver", []string{"pkg/publish/conform"}, "comes with those checks"},
+	{"k8s.io/client-go", []string{"pkg/agent", "pkg/manifests", "pkg/publish/conform", "internal/agentcli", "internal/cli", "e2e", "hack"}, "only the edge talks to clusters, and pinnace deploy where it is given a kubeconfig"},
 	{"github.com/robfig/cron/v3", []string{"pkg/window"}, "when windows open is decided in one place, for builder and agent"},
 	{"filippo.io/age", []string{"pkg/sealed"}, "secrets are sealed and opened in one place"},
 	{"github.com/getsops/sops/v3", nil, "it brings the SDKs of every cloud's key service, 42 MiB; tests only"},

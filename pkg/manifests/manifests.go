@@ -29,6 +29,11 @@ func Read(layer []byte) ([]*unstructured.Unstructured, error) {
 	return ReadSealed(layer, nil)
 }
 
+// Decode returns the objects of a stream of YAML documents, lists opened.
+func Decode(content []byte) ([]*unstructured.Unstructured, error) {
+	return readObjects(content, MaxObjects)
+}
+
 // ReadSealed is [Read] with files that SOPS encrypted given to decrypt first.
 func ReadSealed(layer []byte, decrypt func(file []byte) ([]byte, error)) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler"
@@ -21,14 +22,18 @@ import (
 
 // variant is one artifact of a bundle, shared by the clusters whose assignments render the same bytes.
 type variant struct {
-	bundle   *target.Bundle
-	found    foundBundle
-	inputs   bundler.Variant
-	cluster  string // whose inputs they are
-	clusters int
-	action   target.Action
-	index    v1alpha1.IndexBundle
-	artifact oci.Artifact // of new ones only
+	bundle  *target.Bundle
+	found   foundBundle
+	inputs  bundler.Variant
+	cluster string // whose inputs they are
+	// variables are the same cluster's.
+	variables map[string]string
+	clusters  int
+	action    target.Action
+	index     v1alpha1.IndexBundle
+	artifact  oci.Artifact // of new ones only
+	// objects are what was rendered of new ones, until they were looked at.
+	objects []*unstructured.Unstructured
 }
 
 // results lists what was done to each artifact: variants may have the same bytes.
@@ -107,6 +112,7 @@ func (p *publisher) build(ctx context.Context, sources []v1alpha1.IndexSource, a
 		} else if err := v.build(ctx, key, commits[v.index.Source], parent); err != nil {
 			return &sourceError{source: v.index.Source, err: err}
 		}
+		v.objects = nil // they are many times as large as the artifact
 		progress(v.index.Name, v.action, 0)
 		return nil
 	})
@@ -209,7 +215,7 @@ func (v variants) add(a target.Assignment, found foundBundle) *variant {
 		v[a.Variant] = known
 	}
 	if known.clusters++; a.Cluster <= known.cluster {
-		known.cluster = a.Cluster
+		known.cluster, known.variables = a.Cluster, a.Variables
 		known.inputs = bundler.Variant{HelmValues: a.Values, Kustomize: a.Kustomize, Overlays: a.Overlays, Namespace: a.Namespace}
 	}
 	return known
@@ -243,7 +249,7 @@ func (v *variant) build(ctx context.Context, key, commit string, parent v1alpha1
 				return fmt.Errorf("bundle %q: %s %s: %w", v.index.Name, object.GetKind(), object.GetName(), err)
 			}
 		}
-		v.artifact = built.Artifact()
+		v.artifact, v.objects = built.Artifact(), built.Objects
 		v.index.Digest = v.artifact.Descriptor().Digest.String()
 		v.index.LayerDigest = v.artifact.Layers[0].Descriptor().Digest.String()
 		v.index.Method = built.Config.Method

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/publish/conform"
 )
 
 // Validation counts what was checked.
@@ -21,28 +22,59 @@ type Validation struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
+// ValidateOptions of [Validate].
+type ValidateOptions struct {
+	LoadOptions
+	// KubeVersion, such as 1.34, and Definitions, files and folders with CustomResourceDefinitions, check every object
+	// that renders against its schema; nothing of it happens when both are empty.
+	KubeVersion string
+	Definitions []string
+	// Progress receives steps, one at a time; may be nil.
+	Progress func(Event)
+}
+
 // Validate checks everything that a publish checks before it writes: it reads the fleet, plans every cluster and builds
 // every variant. It needs no key, and no registry but those of OCI sources. What agents reported is not known: rules
 // over it select nobody. All findings are returned at once.
-func Validate(ctx context.Context, opts LoadOptions, progress func(Event)) (Validation, error) {
-	loaded, err := Load(ctx, opts)
+func Validate(ctx context.Context, opts ValidateOptions) (Validation, error) {
+	definitions, err := readDefinitions(opts.Definitions)
+	if err != nil {
+		return Validation{}, err
+	}
+	if _, err := conform.New(opts.KubeVersion, definitions); err != nil {
+		return Validation{}, err
+	}
+	loaded, err := Load(ctx, opts.LoadOptions)
 	if err != nil {
 		return Validation{}, err
 	}
 	result := Validation{Fleet: loaded.Fleet.Name, Clusters: len(loaded.Fleet.Clusters), Bundles: len(loaded.Fleet.Bundles), Warnings: loaded.Warnings}
-	p := newPublisher(nil, Options{LoadOptions: opts, Progress: progress})
+	p := newPublisher(nil, Options{LoadOptions: opts.LoadOptions, Progress: opts.Progress})
 	_, variants, err := p.plan(ctx, loaded)
 	result.Variants = len(variants)
 	if err != nil {
 		return result, err
 	}
-	return result, p.buildAll(ctx, variants)
+	list := variants.sorted()
+	findings, err := p.buildAll(ctx, list)
+	if err != nil {
+		return result, err
+	}
+	if opts.KubeVersion != "" || len(opts.Definitions) > 0 {
+		found, warnings, err := checkObjects(list, opts.KubeVersion, definitions)
+		if err != nil {
+			return result, err
+		}
+		findings, result.Warnings = append(findings, found...), append(result.Warnings, warnings...)
+	}
+	// What is wrong with a bundle is wrong with many of its variants.
+	slices.SortFunc(findings, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	findings = slices.CompactFunc(findings, func(a, b error) bool { return a.Error() == b.Error() })
+	return result, errors.Join(findings...)
 }
 
-// buildAll builds every variant, goes on after a failure, and returns each finding once: what is wrong with a bundle is
-// wrong with many of its variants.
-func (p *publisher) buildAll(ctx context.Context, all variants) error {
-	list := all.sorted()
+// buildAll builds every variant, goes on after a failure, and returns what failed.
+func (p *publisher) buildAll(ctx context.Context, list []*variant) ([]error, error) {
 	progress := p.stage("build", len(list))
 	var (
 		mu       sync.Mutex
@@ -62,10 +94,5 @@ func (p *publisher) buildAll(ctx context.Context, all variants) error {
 		progress(v.index.Name, v.action, 0)
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(findings, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
-	findings = slices.CompactFunc(findings, func(a, b error) bool { return a.Error() == b.Error() })
-	return errors.Join(findings...)
+	return findings, err
 }
