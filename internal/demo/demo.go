@@ -41,6 +41,8 @@ type Options struct {
 	// Watch is between the agents and the registry, and Sign between them and their keys; nothing when nil.
 	Watch func(oci.Registry) oci.Registry
 	Sign  func(cluster string, signer agent.EnvelopeSigner) agent.EnvelopeSigner
+	// Progress receives the steps of publishes; may be nil.
+	Progress func(publish.Event)
 	// Spread is over which time agents start; a few seconds when zero.
 	Spread time.Duration
 	// Log receives what goes on; nothing when nil.
@@ -223,7 +225,7 @@ func (d *Demo) Close() error {
 func (d *Demo) Publish(ctx context.Context) (publish.Result, error) {
 	return publish.Publish(ctx, publish.Options{
 		LoadOptions: publish.LoadOptions{Fleet: d.Fleet, CacheDir: filepath.Join(d.Dir, "cache"), OCI: oci.Options{PlainHTTP: true}},
-		Registry:    d.Prefix, Signer: d.Signer, Jobs: 4 * runtime.GOMAXPROCS(0),
+		Registry:    d.Prefix, Signer: d.Signer, Jobs: 4 * runtime.GOMAXPROCS(0), Progress: d.Progress,
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"pinnace.dev/pinnace/hack/bench/figures"
@@ -25,6 +26,9 @@ type fleet struct {
 	site     *site
 	meter    *meter
 	interval time.Duration
+	// visible is when the newest publication's first target became current, in Unix nanoseconds: until then no agent can
+	// know of it.
+	visible atomic.Int64
 }
 
 func measure(ctx context.Context, agents int, interval time.Duration) (err error) {
@@ -52,6 +56,11 @@ func measure(ctx context.Context, agents int, interval time.Duration) (err error
 		}
 	}
 	f := &fleet{Demo: d, site: site, meter: meter, interval: interval}
+	d.Progress = func(event publish.Event) {
+		if event.Stage == "finish" {
+			f.visible.CompareAndSwap(0, time.Now().UnixNano())
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -92,6 +101,7 @@ func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", 
 // publish publishes, and tells the meter which digests to wait for.
 func (f *fleet) publish(ctx context.Context) (time.Duration, error) {
 	started := time.Now()
+	f.visible.Store(0)
 	if _, err := f.Publish(ctx); err != nil {
 		return 0, err
 	}
@@ -100,7 +110,7 @@ func (f *fleet) publish(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return took, err
 	}
-	f.meter.expect(index, time.Now())
+	f.meter.expect(index, time.Unix(0, f.visible.Load()))
 	return took, nil
 }
 

@@ -26,11 +26,12 @@ type meter struct {
 	wanted  map[string]string    // target's digest, by cluster
 	arrived map[string]time.Time // by cluster
 	signed  map[string]v1alpha1.StatusReport
+	pushed  map[string]time.Time // when the newest report was, by cluster
 	signers map[string]agent.EnvelopeSigner
 }
 
 func newMeter() *meter {
-	return &meter{signed: map[string]v1alpha1.StatusReport{}, signers: map[string]agent.EnvelopeSigner{}}
+	return &meter{pushed: map[string]time.Time{}, signed: map[string]v1alpha1.StatusReport{}, signers: map[string]agent.EnvelopeSigner{}}
 }
 
 // expect waits for reports of an index's targets.
@@ -40,7 +41,7 @@ func (m *meter) expect(index v1alpha1.FleetIndex, since time.Time) {
 	m.since, m.wanted, m.arrived = since, map[string]string{}, map[string]time.Time{}
 	for _, cluster := range index.Clusters {
 		m.wanted[cluster.Name] = cluster.Digest
-		m.check(cluster.Name, since) // a fast one may be there already
+		m.check(cluster.Name, m.pushed[cluster.Name]) // a fast one is there already
 	}
 }
 
@@ -165,7 +166,8 @@ func (r *meteredRepository) Push(ctx context.Context, desc ocispec.Descriptor, c
 	if cluster, is := strings.CutPrefix(r.name, v1alpha1.StatusRepository("")); is && err == nil && len(tags) > 0 {
 		r.meter.mu.Lock()
 		defer r.meter.mu.Unlock()
-		r.meter.check(cluster, time.Now())
+		r.meter.pushed[cluster] = time.Now()
+		r.meter.check(cluster, r.meter.pushed[cluster])
 	}
 	return err
 }
