@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 			"fresh": freshCopy,
 			"edit":  edit,
+			"page":  page,
 		},
 	})
 }
