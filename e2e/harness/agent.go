@@ -142,6 +142,11 @@ func (a *Agent) SyncOnce(ctx context.Context) (string, error) {
 	return a.site.run(ctx, "pinnace-agent", nil, "sync", "--once", "--config", a.Config)
 }
 
+// Command gives a command to the running agent and returns what it printed.
+func (a *Agent) Command(ctx context.Context, args ...string) (string, error) {
+	return a.site.run(ctx, "pinnace-agent", nil, append(args, "--config", a.Config)...)
+}
+
 // Log returns everything that the agent said so far.
 func (a *Agent) Log() (string, error) {
 	content, err := os.ReadFile(a.LogFile())

@@ -74,7 +74,7 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 	default:
 		one.todo, one.deployed = one.again, !one.again
 		one.again = false
-		a.forgetDrift(one.name)
+		a.settleDrift(one, started)
 		one.attempts, one.retryAt = 0, time.Time{}
 		one.healthy = false
 		one.deadline = now.Add(timeoutOf(want))

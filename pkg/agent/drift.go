@@ -253,13 +253,14 @@ func (a *Agent) compare(ctx context.Context, want v1alpha1.TargetBundle, previou
 		objects[a.identify(object, bundle.Namespace)] = object
 	}
 	corrects := want.Drift.Mode != v1alpha1.DriftWarn
-	if corrects && len(refs) > manyObjects {
+	// A release that was made from the same inputs is not made again: its objects are repaired one by one.
+	if corrects && len(refs) > manyObjects && want.Method != v1alpha1.MethodRelease {
 		return nil, true, nil
 	}
 	for _, ref := range refs {
 		object := objects[ref.ID()]
 		if object == nil {
-			whole = whole || corrects && ref.Kind == "Namespace" && previous.Has(ref)
+			whole = whole || corrects && ref.Kind == "Namespace" && previous.Has(ref) && a.lost(ctx, bundle, ref)
 			continue
 		}
 		result := repairResult{ref: ref}
@@ -276,6 +277,16 @@ func (a *Agent) compare(ctx context.Context, want v1alpha1.TargetBundle, previou
 		results = append(results, result)
 	}
 	return results, whole, nil
+}
+
+// lost reports whether a bundle's own namespace is gone; also when that cannot be told.
+func (a *Agent) lost(ctx context.Context, bundle apply.Bundle, ref apply.Ref) bool {
+	namespace := &unstructured.Unstructured{}
+	namespace.SetAPIVersion(ref.APIVersion)
+	namespace.SetKind(ref.Kind)
+	namespace.SetName(ref.Name)
+	verdict, err := a.cfg.Drift.Check(ctx, bundle, namespace)
+	return err != nil || verdict.Kind == drift.Missing
 }
 
 // identify names an object as the inventory does: with the bundle's namespace where it names none.
@@ -394,7 +405,21 @@ func withDrift(s standing, findings map[apply.ID]finding) standing {
 	return s
 }
 
-// forgetDrift drops what was found about a bundle that was applied anew, or is gone.
+// settleDrift drops what was found about a bundle before it was applied anew. What was told since then is still compared:
+// it may have happened to an object that was applied already. A release that didn't change was not applied at all.
+func (a *Agent) settleDrift(one *unit, started time.Time) {
+	delete(a.drift.findings, one.name)
+	if one.want != nil && one.want.Method == v1alpha1.MethodRelease {
+		return
+	}
+	for id, object := range a.drift.pending[one.name] {
+		if object.at.Before(started) {
+			delete(a.drift.pending[one.name], id)
+		}
+	}
+}
+
+// forgetDrift drops what was found about a bundle that is gone.
 func (a *Agent) forgetDrift(bundle string) {
 	delete(a.drift.findings, bundle)
 	delete(a.drift.pending, bundle)

@@ -302,6 +302,7 @@ type deployer struct {
 	calls   []string
 	fail    map[string]error
 	unready map[string]bool
+	slow    time.Duration   // an apply takes that long
 	broken  map[string]bool // digests that never become ready
 	// failDigest are digests that cannot be applied.
 	failDigest map[string]error
@@ -345,6 +346,10 @@ func (d *deployer) Deploy(_ context.Context, deployment agent.Deployment) (apply
 	if err := deployment.Record(inventory); err != nil {
 		return apply.Result{Inventory: deployment.Previous}, err
 	}
+	d.mu.Lock()
+	slow := d.slow
+	d.mu.Unlock()
+	time.Sleep(slow) // the bubble's clock
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.calls = append(d.calls, "deploy "+name)

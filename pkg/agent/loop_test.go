@@ -466,6 +466,45 @@ func TestLostNamespaceAppliesTheBundle(t *testing.T) {
 	})
 }
 
+// Not every namespace that somebody touches is lost.
+func TestTouchedNamespaceAppliesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		source := &watcher{events: make(chan drift.Event), verdict: drift.Verdict{Kind: drift.None}}
+		w.publish(target(1, w.bundle("web", "1")))
+		w.deployer.namespaces = true
+		w.run(func(*agent.Agent) {
+			w.deployer.took()
+			source.events <- drift.Event{Bundle: "web", Ref: apply.Ref{APIVersion: "v1", Kind: "Namespace", Name: "apps"}, Drifted: true}
+			w.settle()
+			if calls := w.deployer.took(); len(calls) > 0 {
+				t.Errorf("calls %v, want none", calls)
+			}
+		}, trusting, func(config *agent.Config) { config.Drift = source })
+	})
+}
+
+// What happens to an object after it was applied and before the rest of its bundle is must not be lost.
+func TestDriftDuringAnApplyIsRepaired(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		source := &watcher{events: make(chan drift.Event)}
+		w.publish(target(1, w.bundle("web", "1")))
+		w.run(func(a *agent.Agent) {
+			w.deployer.set(func() { w.deployer.slow = 10 * time.Second })
+			w.publish(target(2, w.bundle("web", "2")))
+			a.Hint()
+			time.Sleep(5 * time.Second)
+			source.judge(drift.Verdict{Kind: drift.Missing})
+			source.events <- drift.Event{Bundle: "web", Ref: configMap("web-0"), Drifted: true}
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if got := source.repaired(); len(got) == 0 {
+				t.Error("an object that was deleted during the apply stays away")
+			}
+			source.judge(drift.Verdict{Kind: drift.None})
+		}, trusting, every(time.Hour), func(config *agent.Config) { config.Drift = source })
+	})
+}
+
 func TestFailedRepairIsTriedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		source := &watcher{events: make(chan drift.Event), verdict: drift.Verdict{Kind: drift.Missing}, fail: errors.New("denied")}
