@@ -10,8 +10,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// fenced finds the code blocks of a page.
-var fenced = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
+// codeBlock finds the code blocks of a page.
+var codeBlock = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
 
 // page runs a page of the documentation: page docs/signing.md. A block of yaml that begins with "# NAME" is written to
 // that file, a block of text to page/text-N, and each line of a console block that begins with "$ " is run, with the
@@ -23,7 +23,7 @@ func page(ts *testscript.TestScript, neg bool, args []string) {
 	data, err := os.ReadFile(filepath.Join(moduleRoot, args[0]))
 	ts.Check(err)
 	ts.Check(os.MkdirAll(ts.MkAbs("page"), 0o755))
-	blocks := fenced.FindAllStringSubmatch(string(data), -1)
+	blocks := codeBlock.FindAllStringSubmatch(string(data), -1)
 	texts := 0
 	for _, block := range blocks {
 		switch first, _, _ := strings.Cut(block[2], "\n"); block[1] {
