@@ -78,8 +78,8 @@ func runDemo(ctx context.Context, s *session, opts demoOptions) error {
 	if err != nil {
 		return usagef("--fail %q is not a share such as 2%%", opts.fail)
 	}
-	if opts.clusters < 1 || opts.clusters > 20_000 {
-		return usagef("--clusters %d is not between 1 and 20000", opts.clusters)
+	if opts.clusters < demo.MinClusters || opts.clusters > 20_000 {
+		return usagef("--clusters %d is not between %d and 20000", opts.clusters, demo.MinClusters)
 	}
 	dir, err := os.MkdirTemp("", "pinnace-demo-")
 	if err != nil {

@@ -51,6 +51,9 @@ type Options struct {
 	Version string
 }
 
+// MinClusters is one of each kind: the example fleet's groups are not empty.
+const MinClusters = 3
+
 const (
 	defaultClusters = 12
 	// manyClusters is from where on agents take their time: one process holds them all.
@@ -61,6 +64,7 @@ func (o *Options) setDefaults() {
 	if o.Clusters <= 0 {
 		o.Clusters = defaultClusters
 	}
+	o.Clusters = max(o.Clusters, MinClusters)
 	if o.Interval <= 0 {
 		o.Interval = max(time.Second, time.Duration(o.Clusters)*4*time.Millisecond)
 	}

@@ -349,7 +349,7 @@ func TestTamperAndMend(t *testing.T) {
 }
 
 func TestCommandsOverTheSocket(t *testing.T) {
-	d := start(t, Options{Clusters: 1})
+	d := start(t, Options{})
 	path := t.TempDir() + "/demo.sock"
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -203,6 +203,9 @@ func (a *Agent) pullDone(result *taken, err error, started time.Time) {
 		a.pullAt = now.Add(max(pause(a.failures, min(firstPause, a.interval()), a.interval()), asked))
 		return
 	}
+	if a.failures > 0 && a.report.failures > 0 && !a.report.busy {
+		a.report.failures, a.report.at = 0, now // the link is back: what could not be told is told now
+	}
 	a.failures, a.gates.due = 0, true
 	if a.problem != nil {
 		a.problem = nil

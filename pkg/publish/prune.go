@@ -184,7 +184,7 @@ func (p *publisher) held(ctx context.Context, index v1alpha1.FleetIndex, verifie
 	var mu sync.Mutex
 	held := map[string]bool{}
 	err := p.each(ctx, len(clusters), func(ctx context.Context, i int) error {
-		last, err := p.fetchTarget(ctx, clusters[i].Name, clusters[i].Digest, verifier)
+		last, err := p.fetchIssued(ctx, clusters[i].Name, clusters[i].Digest, verifier) // with what holds until its rollouts
 		if errors.Is(err, oci.ErrNotFound) {
 			return nil // somebody removed its repository
 		}
