@@ -11,6 +11,7 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
@@ -113,21 +114,22 @@ func (a artifact) reference() string { return a.repo.String() + "@" + a.desc.Dig
 // push stores n small targets, each in a repository of its own.
 func push(ctx context.Context, reg oci.Registry, n int) ([]artifact, error) {
 	all := make([]artifact, n)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(jobs)
 	for i := range all {
-		all[i].name = v1alpha1.TargetRepository(fmt.Sprintf("cluster-%04d", i))
-		var err error
-		if all[i].repo, err = reg.Repository(all[i].name); err != nil {
-			return nil, err
-		}
-		content := fmt.Appendf(nil, `{"cluster":"cluster-%04d"}`, i)
-		all[i].desc, _, err = oci.Push(ctx, all[i].repo, oci.Artifact{
-			Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: content}},
+		group.Go(func() (err error) {
+			all[i].name = v1alpha1.TargetRepository(fmt.Sprintf("cluster-%04d", i))
+			if all[i].repo, err = reg.Repository(all[i].name); err != nil {
+				return err
+			}
+			content := fmt.Appendf(nil, `{"cluster":"cluster-%04d"}`, i)
+			all[i].desc, _, err = oci.Push(ctx, all[i].repo, oci.Artifact{
+				Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: content}},
+			})
+			return err
 		})
-		if err != nil {
-			return nil, err
-		}
 	}
-	return all, nil
+	return all, group.Wait()
 }
 
 func items(all []artifact) []signing.Item {
