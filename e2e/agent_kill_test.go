@@ -52,7 +52,7 @@ func TestKilledAgent(t *testing.T) {
 		ok(t, fleet.PushTarget(ctx, name, next, fleet.Key))
 		ok(t, victim.Start())
 		select {
-		case <-time.After(rand.N(350 * time.Millisecond)): //nolint:gosec // no secret
+		case <-time.After(rand.N(350 * time.Millisecond)):
 		case <-ctx.Done():
 		}
 		victim.Kill()
