@@ -203,6 +203,9 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 	if one.healthy = health.Ready >= health.Total && !health.Failed || !waits(one); one.healthy {
 		a.proven(one)
 	}
+	if one.healthy && !wasHealthy {
+		a.metrics.observe("health", now.Sub(one.deadline)+timeoutOf(&one.recorded.Bundle))
+	}
 	if wasHealthy && !one.healthy {
 		one.deadline = now.Add(timeoutOf(&one.recorded.Bundle)) // it was ready, and is given time again
 	}

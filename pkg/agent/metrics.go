@@ -50,7 +50,7 @@ func NewMetrics() *Metrics {
 			Name: "pinnace_agent_last_sync_timestamp_seconds", Help: "When the registry last answered with the target in force or a new one.",
 		}),
 		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "pinnace_agent_sync_duration_seconds", Help: "Time of one phase: resolve, verify, pull, or apply of one bundle.",
+			Name: "pinnace_agent_sync_duration_seconds", Help: "Time of one phase: resolve, verify, pull, apply of one bundle, or health: from applied to ready.",
 			Buckets: []float64{.005, .02, .1, .5, 2, 10, 60, 300},
 		}, []string{"phase"}),
 		states: prometheus.NewGaugeVec(prometheus.GaugeOpts{
