@@ -125,7 +125,7 @@ func readFleet(fsys fs.FS, location string) (*target.Fleet, error) {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, checkRollouts(fleet, doc)...)
+	errs = append(errs, checkRollouts(fsys, fleet, doc)...)
 	return fleet, errors.Join(errs...)
 }
 

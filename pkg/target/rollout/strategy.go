@@ -161,9 +161,9 @@ func (c *checker) approval(strategy v1alpha1.Rollout) {
 				name, strings.Join(append(indexed(strategy.Waves), restStep, lateStep), ", "))
 		}
 	}
-	if len(strategy.Approval.Signers.Keys) < max(1, strategy.Approval.Signers.Threshold) {
-		c.report("approval.signers", "%d keys can never give %d approvals; name more keys",
-			len(strategy.Approval.Signers.Keys), max(1, strategy.Approval.Signers.Threshold))
+	signers := strategy.Approval.Signers
+	if n, needed := len(signers.Keys)+len(signers.Keyless), max(1, signers.Threshold); n < needed {
+		c.report("approval.signers", "%d keys and identities can never give %d approvals; name more", n, needed)
 	}
 }
 
