@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -54,14 +55,16 @@ func resourcesOf(name string, content []byte) (resources []string, whole map[str
 
 // complete names what is not in the checkout by files that were made of it.
 func (c *checkoutFS) complete(name string, content []byte) ([]byte, error) {
-	if name != c.top && len(c.bases) == 0 {
+	old := deprecated(content)
+	if name != c.top && len(c.bases) == 0 && !old {
 		return content, nil
 	}
 	resources, whole, err := resourcesOf(name, content)
 	if err != nil {
 		return nil, err
 	}
-	changed := false
+	changed := old
+	modernize(whole)
 	for i, resource := range resources {
 		base, ok := c.bases[resource]
 		if !ok {
@@ -107,4 +110,33 @@ func RemoteBases(files map[string][]byte) []string {
 	}
 	slices.Sort(found)
 	return slices.Compact(found)
+}
+
+// deprecatedFields are those that modernize writes otherwise: Kustomize would tell the terminal of each, in each layer.
+var deprecatedFields = []string{"bases", "patchesStrategicMerge", "commonLabels"}
+
+func deprecated(content []byte) bool {
+	return slices.ContainsFunc(deprecatedFields, func(field string) bool { return bytes.Contains(content, []byte(field)) })
+}
+
+// modernize does what kustomize edit fix does, as far as it changes nothing that is built. Bases are resources already.
+func modernize(whole map[string]any) {
+	if patches, isList := whole["patchesStrategicMerge"].([]any); isList {
+		var merged []any
+		for _, patch := range patches {
+			field, text := "path", fmt.Sprint(patch)
+			if inline(text) {
+				field = "patch"
+			}
+			merged = append(merged, map[string]any{field: text})
+		}
+		more, _ := whole["patches"].([]any)
+		whole["patches"] = append(merged, more...)
+		delete(whole, "patchesStrategicMerge")
+	}
+	if pairs, isMap := whole["commonLabels"].(map[string]any); isMap {
+		labels, _ := whole["labels"].([]any)
+		whole["labels"] = append(slices.Clone(labels), map[string]any{"pairs": pairs, "includeSelectors": true})
+		delete(whole, "commonLabels")
+	}
 }
