@@ -95,6 +95,8 @@ $(GOFUMPT):
 	$(call install,mvdan.cc/gofumpt@v0.12.0)
 $(CONTROLLER_GEN):
 	$(call install,sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0)
-# The stock command, which the tests of signatures compare with.
+.PHONY: cosign
+cosign: $(COSIGN) ## build the stock cosign that the tests of signatures compare with, once (minutes)
+
 $(COSIGN):
 	$(call install,github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5)
