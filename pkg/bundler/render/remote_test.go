@@ -14,9 +14,9 @@ func TestDeprecatedFields(t *testing.T) {
 		"base/a.yaml":             overlaidDeployment,
 		"patch.yaml":              "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: 5}\n",
 		"web/kustomization.yaml": "bases: [../base]\ncommonLabels: {team: a}\npatchesStrategicMerge:\n- ../patch.yaml\n- |-\n  apiVersion: apps/v1\n" +
-			"  kind: Deployment\n  metadata: {name: web}\n  spec: {paused: true}\npatches: [{target: {kind: Deployment}, patch: \"[{op: add, path: /spec/minReadySeconds, value: 3}]\"}]\n",
+			"  kind: Deployment\n  metadata: {name: web}\n  spec: {paused: true}\npatches:\n- target: {kind: Deployment}\n  patch: |-\n    - {op: add, path: /spec/minReadySeconds, value: 3}\n",
 		"new/kustomization.yaml": "resources: [../base]\nlabels: [{pairs: {team: a}, includeSelectors: true}]\npatches:\n- path: ../patch.yaml\n- patch: |-\n" +
-			"    apiVersion: apps/v1\n    kind: Deployment\n    metadata: {name: web}\n    spec: {paused: true}\n- target: {kind: Deployment}\n  patch: \"[{op: add, path: /spec/minReadySeconds, value: 3}]\"\n",
+			"    apiVersion: apps/v1\n    kind: Deployment\n    metadata: {name: web}\n    spec: {paused: true}\n- target: {kind: Deployment}\n  patch: |-\n    - {op: add, path: /spec/minReadySeconds, value: 3}\n",
 	}
 	at := folder(t, files)
 	var streams []string
