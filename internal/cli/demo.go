@@ -237,7 +237,7 @@ var demoActs = []demoAct{
 		demo.Offline, "offline CLUSTER", "Cut a cluster of the running demo off",
 		"Cut the link of a cluster of the demo that runs in another terminal. It keeps what it runs; after a while it is shown as\nunseen, and rollouts go on without it.",
 		"a cluster",
-		[2]string{"# See a silent cluster\n  pinnace demo offline ship-02", "# And back\n  pinnace demo mend ship-02"},
+		[2]string{"# See a silent cluster\n  pinnace demo offline ship-02", "# A store, and back with pinnace demo mend\n  pinnace demo offline store-01"},
 	},
 	{
 		demo.Mend, "mend [BUNDLE|CLUSTER]", "Undo what was done to the running demo",
