@@ -29,13 +29,12 @@ func (b *bench) publish(ctx context.Context, to *counted, fleet string) (publish
 	to.reset()
 	cmd := b.command(ctx, "publish", "--quiet", "--fleet", fleet, "--registry", to.addr+"/bench", "--plain-http", "--key", "cosign.key", "-o", "json")
 	started := time.Now()
-	data, err := cmd.Output()
-	out.seconds = time.Since(started).Seconds()
+	data, peak, err := outputAndPeak(cmd)
+	out.peakMiB, out.seconds = peak, time.Since(started).Seconds()
 	out.requests, out.puts = to.requests.Load(), to.puts.Load()
 	if err != nil {
 		return out, fmt.Errorf("pinnace publish: %w", err)
 	}
-	out.peakMiB = peakMiB(cmd.ProcessState)
 	fmt.Fprintf(os.Stderr, "published %s: %.2f s, %.0f MiB, %d requests, %d of them PUT\n", filepath.Base(fleet), out.seconds, out.peakMiB, out.requests, out.puts)
 	return out, json.Unmarshal(data, &out.Result)
 }
@@ -191,4 +190,3 @@ func (b *bench) variants(ctx context.Context) error {
 	figures.Report("renders_for_12_variants", float64(result.Renders), "renders")
 	return to.discard()
 }
-

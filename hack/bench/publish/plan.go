@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,7 +35,7 @@ func (b *bench) plan(ctx context.Context) error {
 		}
 		child := exec.CommandContext(ctx, self, childPlan, dir)
 		child.Stderr = os.Stderr
-		out, err := child.Output()
+		out, peak, err := outputAndPeak(child)
 		if err != nil {
 			return err
 		}
@@ -46,18 +45,13 @@ func (b *bench) plan(ctx context.Context) error {
 		}
 		figures.Report(fmt.Sprintf("plan_%d_seconds", clusters), seconds, "s")
 		if clusters == 5000 {
-			figures.Report("plan_5000_peak_mib", peakMiB(child.ProcessState), "MiB")
+			figures.Report("plan_5000_peak_mib", peak, "MiB")
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// peakMiB is the most memory that a process of the past had resident.
-func peakMiB(state *os.ProcessState) float64 {
-	return float64(state.SysUsage().(*syscall.Rusage).Maxrss) / 1024
 }
 
 // runPlan prints the seconds from the files to the last target's content.
