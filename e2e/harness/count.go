@@ -3,6 +3,8 @@ package harness
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -64,7 +66,8 @@ func (c *Cluster) CountWrites(ctx context.Context) (*Writes, error) {
 	}
 	behind := httputil.NewSingleHostReverseProxy(target)
 	behind.Transport = transport
-	behind.FlushInterval = -1 // watches
+	behind.FlushInterval = -1                    // watches
+	behind.ErrorLog = log.New(io.Discard, "", 0) // servers go away on purpose
 	w := &Writes{Kubeconfig: filepath.Join(filepath.Dir(c.Kubeconfig), "counted.kubeconfig")}
 	var addr string
 	w.server, addr, err = serve(ctx, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
