@@ -330,3 +330,33 @@ func TestRolloutFindings(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A stepper that is killed between writing a gate and pointing at it: the next one goes on from there.
+func TestStepperIsKilledInTheMiddle(t *testing.T) {
+	s := newSite(t, map[string]string{"pinnace.yaml": rolledOut})
+	s.publish(nil)
+	s.publish(map[string]string{"bundles/a/cm.yaml": configMap("a", "2")})
+	s.step("fleet")
+	repo, err := s.registry.Repository(v1alpha1.RolloutRepository("fleet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := repo.Resolve(t.Context(), v1alpha1.TagGate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.states["east"] = v1alpha1.RolloutDone
+	if second := s.step("fleet").Gate; second.Sequence != 2 || second.Phase != v1alpha1.RolloutBaking {
+		t.Fatalf("got gate %d, %s", second.Sequence, second.Phase)
+	}
+	if err := repo.Tag(t.Context(), first, v1alpha1.TagGate); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.step("fleet"); again.Written || again.Gate.Sequence != 2 {
+		t.Errorf("got gate %d, written: %v", again.Gate.Sequence, again.Written)
+	}
+	s.now = s.now.Add(11 * time.Minute)
+	if next := s.step("fleet").Gate; next.Sequence != 3 || next.Step != 1 {
+		t.Errorf("got gate %d in step %d", next.Sequence, next.Step)
+	}
+}

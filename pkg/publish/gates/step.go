@@ -104,6 +104,11 @@ func gather(ctx context.Context, name string, opts Options) (State, rollout.Inpu
 	if state.Plan.Fleet != opts.Index.Fleet {
 		return state, rollout.Input{}, fmt.Errorf("rollout %s is of fleet %q, not of %q", name, state.Plan.Fleet, opts.Index.Fleet)
 	}
+	if opts.Signer != nil {
+		if err := finish(ctx, opts.Registry, opts.Verifier, &state); err != nil {
+			return state, rollout.Input{}, fmt.Errorf("rollout %s: %w", name, err)
+		}
+	}
 	approved, err := Approved(ctx, opts.Registry, state)
 	if err != nil {
 		return state, rollout.Input{}, err

@@ -181,6 +181,38 @@ func pushGate(ctx context.Context, registry oci.Registry, signer Signer, state S
 	return gate, nil
 }
 
+// finish takes up gates that come after the current one: a stepper that was killed wrote it and did not point at it, or
+// somebody put an older one back.
+func finish(ctx context.Context, registry oci.Registry, verifier Verifier, state *State) error {
+	for {
+		next, err := following(ctx, registry, verifier, state)
+		if err != nil || !next {
+			return err
+		}
+	}
+}
+
+// following takes up the gate after the current one, if there is one.
+func following(ctx context.Context, registry oci.Registry, verifier Verifier, state *State) (found bool, err error) {
+	name := v1alpha1.RolloutRepository(state.Name)
+	repo, err := registry.Repository(name)
+	if err != nil {
+		return false, err
+	}
+	gate, desc, err := fetch(ctx, repo, verifier, name, v1alpha1.GateTag(nextSequence(*state)), oci.FetchGate)
+	if errors.Is(err, oci.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil || gate.Sequence != nextSequence(*state) || gate.Parent != state.GateDesc.Digest.String() {
+		return false, errors.Join(ErrConcurrent, err)
+	}
+	if err := repo.Tag(ctx, desc, v1alpha1.TagGate); err != nil {
+		return false, err
+	}
+	state.Gate, state.GateDesc = &gate, desc
+	return true, nil
+}
+
 func nextSequence(state State) int64 {
 	if state.Gate == nil {
 		return 1
