@@ -71,7 +71,7 @@ func (r *mirrorReport) incomplete() error {
 		what = append(what, fmt.Sprintf("%d refused by the policy", n))
 	}
 	if n := len(r.Missing); n > 0 {
-		what = append(what, fmt.Sprintf("%d not found", n))
+		what = append(what, fmt.Sprintf("%d could not be read", n))
 	}
 	if len(r.Damaged) > 0 {
 		what = append(what, "damaged: "+strings.Join(r.Damaged, ", ")+"; make them again with: pinnace mirror export --repair")
@@ -92,9 +92,9 @@ func (s *session) tell(r *mirrorReport, verb string) {
 		s.message(markWarning, "%s is not moved: %s", held.Subject, held.Message)
 	}
 	s.tellProblems(r.Refused, r.Missing, r.Resolved)
-	s.message(markDone, "%s %s in %s (%s at the receiver already), %s mounted, %s skipped; %s moved",
-		verb, showBytes(r.Bytes), shortSeconds(r.Seconds), count(r.Count(mirror.Skipped), "artifact"), count(r.Mounted, "blob"),
-		count(r.Count(mirror.Skipped), "artifact"), count(len(r.Moved), "tag"))
+	s.message(markDone, "%s %s of %s in %s: %s and %s; %s there before; %s moved", verb, showBytes(r.Bytes),
+		count(len(r.Artifacts)-r.Count(mirror.Skipped), "artifact"), shortSeconds(r.Seconds), count(r.Sent, "blob")+" sent",
+		count(r.Mounted, "blob")+" mounted", count(r.Count(mirror.Skipped), "artifact"), count(len(r.Moved), "tag"))
 }
 
 // maxProblems bounds what a table's reader is told; -o json has all.
@@ -104,7 +104,7 @@ func (s *session) tellProblems(refused, missing, resolved []mirror.Problem) {
 	for _, list := range []struct {
 		problems []mirror.Problem
 		verb     string
-	}{{refused, "refused"}, {missing, "not found"}, {resolved, "note"}} {
+	}{{refused, "refused"}, {missing, "could not be read"}, {resolved, "note"}} {
 		for i, problem := range list.problems {
 			if i == maxProblems {
 				s.message(markWarning, "%d more %s; -o json shows all", len(list.problems)-i, list.verb)

@@ -96,7 +96,7 @@ export again, byte by byte the same. --status exports what the agents of a site 
 	flags.StringVar(&opts.stream, "stream", "", "name of a series of exports, of which a site takes none that is older than its last; fleet when empty")
 	flags.BoolVar(&opts.status, "status", false, "export what agents reported, for the way back")
 	flags.BoolVar(&opts.repair, "repair", false, "make damaged and missing volumes of a finished export again")
-	flags.BoolVar(&opts.allowMissing, "allow-missing", false, "export although something was not found or is refused; targets that need it stay as they are at the site")
+	flags.BoolVar(&opts.allowMissing, "allow-missing", false, "export although something could not be read or is refused; targets that need it stay as they are at the site")
 	opts.trust.register(cmd)
 	opts.selection.register(cmd)
 	opts.transfer.register(cmd)
@@ -178,9 +178,9 @@ func (o *mirrorExportOptions) closure(ctx context.Context, s *session, signer *s
 	}
 	switch {
 	case len(export.Closure.Refused) > 0:
-		return codef(exitcode.Refused, "%d artifacts are refused by the policy; sign them, or export without them by --allow-missing", len(export.Closure.Refused))
+		return codef(exitcode.Refused, "%s refused by the policy; sign what is refused, or export without by --allow-missing", count(len(export.Closure.Refused), "artifact"))
 	case len(export.Closure.Missing) > 0:
-		return codef(exitcode.NotFound, "%d artifacts were not found; push them, or export without them by --allow-missing", len(export.Closure.Missing))
+		return codef(exitcode.Partial, "%s could not be read; mend that, or export without by --allow-missing", count(len(export.Closure.Missing), "artifact"))
 	}
 	return nil
 }

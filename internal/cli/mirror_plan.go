@@ -35,7 +35,7 @@ type mirrorPlanResult struct {
 	Images    int               `json:"images"`
 	Unsigned  []mirror.Problem  `json:"unsigned,omitempty"`
 	Refused   []mirror.Problem  `json:"refused,omitempty"`
-	NotFound  []mirror.Problem  `json:"notFound,omitempty"`
+	NotFound  []mirror.Problem  `json:"unreadable,omitempty"`
 	Resolved  []mirror.Problem  `json:"resolved,omitempty"`
 }
 
@@ -53,7 +53,8 @@ func newMirrorPlanCommand(s *session) *cobra.Command {
 bytes, images without signatures, what the policy refuses, and images that were not found. Without TO everything is
 shown. Nothing is written.
 
-It exits with 0 when there is nothing to do and with 1 when there is.`,
+It exits with 0 when there is nothing to do, with 1 when there is, with 3 when something could not be read, and with 6
+when the policy refuses something.`,
 		Example: `  # What a site's registry lacks
   pinnace mirror plan registry.example.com/fleet registry.site.example/fleet --cluster factory-07 --policy trust.yaml
 
@@ -127,7 +128,7 @@ func planVerdict(s *session, result mirrorPlanResult, plan *mirror.Plan) error {
 	case len(result.Refused) > 0:
 		return codef(exitcode.Refused, "%s; %d refused by the policy", text, len(result.Refused))
 	case len(result.NotFound) > 0:
-		return codef(exitcode.NotFound, "%s; %d not found", text, len(result.NotFound))
+		return codef(exitcode.Partial, "%s; %d could not be read", text, len(result.NotFound))
 	case plan.Done():
 		s.message(markDone, "nothing to do: the receiver has all %s", count(len(result.Artifacts), "artifact"))
 		return nil
