@@ -56,6 +56,12 @@ bench: build control-plane ## measure; prints "name value unit" lines. Also benc
 bench-agent bench-publish bench-trust bench-mirror bench-fleet: bench-%: build control-plane
 	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench/$*
 
+.PHONY: release
+release: ## build what is released into dist/: binaries, SBOMs, checksums, provenance; KEY=release.key signs them
+	@rm -rf dist
+	@go run ./hack/release -o dist -version '$(VERSION)' -commit "$$(git rev-parse HEAD)" -key '$(KEY)'
+	@ls -l dist
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) $(GOFUMPT) check-generated ## formatting, linters, and generated files up to date
 	@unformatted=$$($(GOFUMPT) -l $$(git ls-files -co --exclude-standard '*.go' | grep -v zz_generated)); \
