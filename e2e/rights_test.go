@@ -84,9 +84,12 @@ func TestTenantsRights(t *testing.T) {
 
 	// What it doesn't need it may not.
 	for _, not := range []authorizationv1.ResourceAttributes{
-		{Namespace: "team-a", Verb: "create", Resource: "configmaps"}, {Namespace: "team-a", Verb: "get", Resource: "secrets"},
-		{Verb: "impersonate", Resource: "users"}, {Namespace: "kube-system", Verb: "impersonate", Resource: "serviceaccounts", Name: "default"},
-		{Verb: "create", Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"}, {Namespace: "team-a", Verb: "delete", Group: "apps", Resource: "deployments"},
+		{Namespace: "team-a", Verb: "create", Resource: "configmaps"},
+		{Namespace: "team-a", Verb: "get", Resource: "secrets"},
+		{Verb: "impersonate", Resource: "users"},
+		{Namespace: "kube-system", Verb: "impersonate", Resource: "serviceaccounts", Name: "default"},
+		{Verb: "create", Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"},
+		{Namespace: "team-a", Verb: "delete", Group: "apps", Resource: "deployments"},
 	} {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: "system:serviceaccount:pinnace-system:pinnace-agent", ResourceAttributes: &not,

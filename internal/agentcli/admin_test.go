@@ -140,7 +140,7 @@ func (memory) Applied(context.Context, agent.Deployment) (apply.Bundle, error) {
 // configured writes a configuration whose state folder has a path that is short enough for a socket.
 func configured(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pinnace")
+	dir, err := os.MkdirTemp("", "pinnace") //nolint:usetesting // the test's name makes t.TempDir too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,7 @@ func (a *Agent) startUnit(ctx context.Context, one *unit) {
 // unitDone notes what a worker did with a bundle. The target may have changed meanwhile: then it is still to do.
 func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, started time.Time) {
 	now := a.now()
+	fresh := one.fresh
 	one.busy, one.fresh = false, false
 	current := want == nil && one.want == nil || want != nil && one.want != nil && fingerprint(want) == one.wantPrint
 	one.record(done.record)
@@ -75,6 +76,11 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 		one.todo, one.deployed = one.again, !one.again
 		one.again = false
 		a.settleDrift(one, started)
+		if fresh && want.Method == v1alpha1.MethodRelease {
+			for _, ref := range done.record.Inventory { // it did not change: what became of it meanwhile?
+				a.suspect(one.name, ref, now)
+			}
+		}
 		one.attempts, one.retryAt = 0, time.Time{}
 		one.healthy = false
 		one.deadline = now.Add(timeoutOf(want))

@@ -14,6 +14,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/agent"
@@ -164,6 +165,28 @@ func (w *world) bundleOf(name string, signer *signing.Signer, files map[string][
 	}
 }
 
+// releaseOf pushes a bundle that is installed as a release.
+func (w *world) releaseOf(name string) v1alpha1.TargetBundle {
+	w.t.Helper()
+	source := v1alpha1.SourceIdentity{Name: "platform"}
+	config, err := json.Marshal(v1alpha1.BundleConfig{
+		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindBundleConfig},
+		Name:     name, Method: v1alpha1.MethodRelease, Source: source,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	layer := oci.Blob{MediaType: v1alpha1.MediaTypeHelmChart, Data: []byte("a chart")}
+	repository := v1alpha1.BundleRepository(name)
+	desc := w.push(repository, oci.Artifact{
+		Type: v1alpha1.ArtifactTypeBundle, Config: oci.Blob{MediaType: v1alpha1.MediaTypeBundleConfig, Data: config}, Layers: []oci.Blob{layer},
+	}, releaseKey().signer)
+	return v1alpha1.TargetBundle{
+		Name: name, Repository: repository, Digest: desc.Digest.String(), LayerDigest: layer.Descriptor().Digest.String(),
+		Method: v1alpha1.MethodRelease, Namespace: "apps", Source: source, Release: &v1alpha1.TargetRelease{Name: name},
+	}
+}
+
 func (w *world) push(repository string, artifact oci.Artifact, signer *signing.Signer, tags ...string) ocispec.Descriptor {
 	w.t.Helper()
 	repo, err := w.registry.Registry.Repository(repository)
@@ -302,8 +325,9 @@ type deployer struct {
 	calls   []string
 	fail    map[string]error
 	unready map[string]bool
-	slow    time.Duration   // an apply takes that long
-	broken  map[string]bool // digests that never become ready
+	applied []*unstructured.Unstructured // what releases consist of
+	slow    time.Duration                // an apply takes that long
+	broken  map[string]bool              // digests that never become ready
 	// failDigest are digests that cannot be applied.
 	failDigest map[string]error
 	texts      map[string][]string
@@ -333,6 +357,9 @@ func (d *deployer) Deploy(_ context.Context, deployment agent.Deployment) (apply
 	name := deployment.Bundle.Name
 	var inventory apply.Inventory
 	var texts []string
+	if deployment.Chart != nil {
+		inventory = append(inventory, apply.Ref{APIVersion: "v1", Kind: "ConfigMap", Namespace: deployment.Bundle.Namespace, Name: name + "-0"})
+	}
 	for _, object := range deployment.Objects {
 		ref := apply.RefOf(object)
 		ref.Namespace = deployment.Bundle.Namespace
@@ -383,7 +410,11 @@ func (d *deployer) Health(_ context.Context, deployment agent.Deployment) (apply
 }
 
 func (d *deployer) Applied(_ context.Context, deployment agent.Deployment) (apply.Bundle, error) {
-	return apply.Bundle{Name: deployment.Bundle.Name, Namespace: deployment.Bundle.Namespace, Objects: deployment.Objects}, nil
+	objects := deployment.Objects
+	if deployment.Chart != nil {
+		objects = d.applied
+	}
+	return apply.Bundle{Name: deployment.Bundle.Name, Namespace: deployment.Bundle.Namespace, Objects: objects}, nil
 }
 
 // took returns the calls since the last time.

@@ -87,7 +87,7 @@ func (m gateMemory) turn(rollout *v1alpha1.TargetRollout, far progress, now time
 		return m.wait("", "waits for its gate")
 	case gate.Phase == v1alpha1.RolloutAborted:
 		return m.abort(rollout, gate, now)
-	case m.taken() && !(m.State == v1alpha1.RolloutFailed && gate.Attempt > m.Attempt):
+	case m.taken() && (m.State != v1alpha1.RolloutFailed || gate.Attempt <= m.Attempt):
 		return m
 	case m.State == v1alpha1.RolloutReverted && gate.Attempt <= m.Attempt:
 		return m // it is not tried again until people say so, or something else is announced

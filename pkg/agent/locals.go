@@ -107,7 +107,7 @@ func (l *Locals) Run(ctx context.Context) {
 			if running[ref] != nil {
 				continue
 			}
-			one, cancel := context.WithCancel(ctx) //nolint:gosec // called below, and by ctx
+			one, cancel := context.WithCancel(ctx)
 			running[ref] = cancel
 			watches.Go(func() { l.keep(one, ref) })
 		}

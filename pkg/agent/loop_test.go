@@ -505,6 +505,34 @@ func TestDriftDuringAnApplyIsRepaired(t *testing.T) {
 	})
 }
 
+// A release that did not change is not made again after a restart: its objects are compared.
+func TestReleaseIsComparedAfterARestart(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		source := &watcher{events: make(chan drift.Event), verdict: drift.Verdict{Kind: drift.None}}
+		web := w.releaseOf("web")
+		w.publish(target(1, web))
+		withDrift := func(config *agent.Config) { config.Drift = source }
+		w.run(func(*agent.Agent) {}, trusting, withDrift, every(time.Hour))
+		source.judge(drift.Verdict{Kind: drift.Missing})
+		w.deployer.applied = []*unstructured.Unstructured{object("web-0")}
+		w.run(func(*agent.Agent) {
+			if got := source.repaired(); len(got) == 0 {
+				t.Error("what went missing while the agent was away stays away")
+			}
+			source.judge(drift.Verdict{Kind: drift.None})
+		}, trusting, withDrift, every(time.Hour))
+	})
+}
+
+func object(name string) *unstructured.Unstructured {
+	out := &unstructured.Unstructured{}
+	out.SetAPIVersion("v1")
+	out.SetKind("ConfigMap")
+	out.SetName(name)
+	out.SetNamespace("apps")
+	return out
+}
+
 func TestFailedRepairIsTriedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		source := &watcher{events: make(chan drift.Event), verdict: drift.Verdict{Kind: drift.Missing}, fail: errors.New("denied")}

@@ -56,19 +56,20 @@ func (o *Objects) Write(ctx context.Context, deployments []v1alpha1.BundleDeploy
 	}
 	o.gone = map[string]*v1alpha1.BundleDeployment{}
 	wanted := make(map[string]bool, len(deployments))
-	problems := make([]error, len(deployments))
+	unwritten := make([]error, len(deployments))
 	var group errgroup.Group
 	group.SetLimit(objectsParallel)
 	for i := range deployments {
 		wanted[deployments[i].Name] = true
 		group.Go(func() error {
 			if err := o.write(ctx, &deployments[i]); err != nil {
-				problems[i] = fmt.Errorf("write BundleDeployment %s: %w", deployments[i].Name, err)
+				unwritten[i] = fmt.Errorf("write BundleDeployment %s: %w", deployments[i].Name, err)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // the functions return no errors
+	problems := []error{errors.Join(unwritten...)}
 	for name, object := range o.known {
 		if wanted[name] {
 			continue

@@ -142,7 +142,7 @@ func TestWindowAloneIsNoChange(t *testing.T) {
 
 // What waits for a bundle that is held back waits, too, and is enforced as it is.
 func TestDependentsWaitForWhatIsHeldBack(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(_ *testing.T, w *world) {
 		db, web := w.bundle("db", "1"), w.bundle("web", "1")
 		web.DependsOn = []string{"db"}
 		w.publish(target(1, db, web))
@@ -207,7 +207,7 @@ func TestFailedVersionIsRolledBackWithoutRegistry(t *testing.T) {
 
 // What was ready once is not given up for a failure that comes later, nor is a first version.
 func TestNoRollbackWithoutReason(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	bubble(t, func(_ *testing.T, w *world) {
 		first, second := withRollback(w.bundle("web", "1")), withRollback(w.bundle("web", "2"))
 		w.deployer.broken[first.Digest] = true
 		w.publish(target(1, first))
