@@ -303,12 +303,12 @@ func Send(ctx context.Context, path string, command Command) (string, error) {
 		return "", ErrNotRunning
 	}
 	defer func() { _ = conn.Close() }()
-	if err := json.NewEncoder(conn).Encode(command); err != nil {
-		return "", err
-	}
 	var answer Answer
+	if err := json.NewEncoder(conn).Encode(command); err != nil {
+		return "", fmt.Errorf("the demo ended before it answered: %w", ErrNotRunning)
+	}
 	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, 1<<20))).Decode(&answer); err != nil {
-		return "", fmt.Errorf("the demo did not answer: %w", err)
+		return "", fmt.Errorf("the demo ended before it answered: %w", ErrNotRunning)
 	}
 	if answer.Error != "" {
 		return "", errors.New(answer.Error)
