@@ -252,7 +252,8 @@ func (d *Demo) Listen(ctx context.Context, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
+	var dialer net.Dialer
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
 		return errors.Join(ErrRunning, conn.Close())
 	}
 	_ = os.Remove(path) // what a demo that was killed left behind

@@ -83,13 +83,14 @@ const brokenImage = "registry.example/broken:1"
 func bundleFiles(dir, bundle string) ([]string, error) {
 	var found []string
 	root := filepath.Join(dir, "bundles", bundle)
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	files := os.DirFS(root)
+	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		data, err := os.ReadFile(path)
+		data, err := fs.ReadFile(files, name)
 		if err == nil && strings.Contains(string(data), "image: ") && !strings.Contains(string(data), "{{") {
-			found = append(found, path)
+			found = append(found, filepath.Join(root, filepath.FromSlash(name)))
 		}
 		return err
 	})

@@ -22,8 +22,9 @@ func main() {
 	interval := flag.Duration("interval", time.Minute, "between an agent's polls")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := measure(ctx, *agents, *interval); err != nil {
+	err := measure(ctx, *agents, *interval)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench fleet:", err)
 		os.Exit(1)
 	}

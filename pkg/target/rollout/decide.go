@@ -257,7 +257,9 @@ func (d *decision) widen(step v1alpha1.RolloutStep) {
 	}
 	upTo := step.Bucket
 	for _, one := range waiting {
-		if one.clusters > left && !(one.clusters > 1 && left > 0 && left == d.allowed()) {
+		// More clusters in one bucket than may be at work come together, and alone.
+		alone := one.clusters > 1 && left > 0 && left == d.allowed()
+		if one.clusters > left && !alone {
 			upTo = one.bucket // it stays outside
 			break
 		}

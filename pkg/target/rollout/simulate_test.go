@@ -37,7 +37,6 @@ type simAgent struct {
 	late     bool
 	gate     int64
 	beat     time.Time
-	report   rollout.Member // what the registry has
 	sent     rollout.Member // what is on its way
 	sentAt   time.Time
 	onTheWay bool
