@@ -18,9 +18,9 @@ import (
 
 const mib = 1 << 20
 
-// closure is what is mirrored: 40 × 2 × 2 layers of their own and 8 shared ones of 10 MiB, and 150 bundles of 2 MiB.
+// closure is what is mirrored: 40 × 2 layers of their own and 8 shared ones of 20 MiB, and 150 bundles of 2 MiB.
 var closure = mirrortest.Fleet{
-	Clusters: 2, Bundles: 150, BundleBytes: 2 * mib, Images: 40, Layers: 2, LayerBytes: 10 * mib,
+	Clusters: 2, Bundles: 150, BundleBytes: 2 * mib, Images: 40, Layers: 1, LayerBytes: 20 * mib,
 }
 
 // latency is what the proxies add to every answer.

@@ -16,6 +16,7 @@ import (
 	"pinnace.dev/pinnace/hack/bench/figures"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/mirror/mirrortest"
+	"pinnace.dev/pinnace/pkg/oci/mirror/transfer"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 )
 
@@ -278,7 +279,7 @@ func (b *bench) delta(ctx context.Context) error {
 const (
 	kills = 12
 	cuts  = 12
-	chunk = 8 * mib
+	chunk = transfer.DefaultChunk
 )
 
 // stops imports one cluster's content, one transfer at a time, while the process is killed and connections are cut at

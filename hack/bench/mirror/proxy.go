@@ -19,9 +19,9 @@ type proxy struct {
 	server   *http.Server
 	delay    atomic.Int64 // of each answer
 	requests atomic.Int64
-	sent     atomic.Int64 // bytes of chunks that clients sent
+	sent     atomic.Int64 // bytes of blobs that clients sent
 	resent   atomic.Int64 // of these, bytes of an upload that were sent before
-	cutAfter atomic.Int64 // bytes of chunks until the connection breaks; never when zero
+	cutAfter atomic.Int64 // of these, until the connection breaks; never when zero
 
 	mu           sync.Mutex
 	repositories map[string]int   // requests
@@ -42,7 +42,7 @@ func newProxy(to string) (*proxy, error) {
 	p.server = &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.count(r)
 		time.Sleep(time.Duration(p.delay.Load())) // the link's latency, once for each request and answer
-		if r.Method == http.MethodPatch {
+		if (r.Method == http.MethodPatch || r.Method == http.MethodPut) && strings.Contains(r.URL.Path, "/blobs/uploads/") {
 			r.Body = p.watch(r)
 		}
 		next.ServeHTTP(w, r)
@@ -80,6 +80,9 @@ func (p *proxy) close() { _ = p.server.Close() }
 // watch counts what of a chunk was sent before: its Content-Range says where it begins.
 func (p *proxy) watch(r *http.Request) io.ReadCloser {
 	c := &cutting{ReadCloser: r.Body, proxy: p, upload: r.URL.Path}
+	if d := r.URL.Query().Get("digest"); d != "" && r.ContentLength > 0 {
+		c.upload = d // sent whole: again in another upload, when it was cut
+	}
 	if first, _, ok := strings.Cut(r.Header.Get("Content-Range"), "-"); ok {
 		c.at, _ = strconv.ParseInt(first, 10, 64) // our own client wrote it
 	}
