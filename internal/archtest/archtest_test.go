@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"pkg/publish", "pkg/agent"},
 	{"pkg/agent/simulate"},
 	{"internal/exitcode", "examples", "docs"}, // docs and examples are compiled in
-	{"internal/demo"}, // builder and agents in one process, for pinnace demo: they still meet in a registry only
+	{"internal/demo"},                         // builder and agents in one process, for pinnace demo: they still meet in a registry only
 	{"internal/cli", "internal/agentcli", "internal/webhook"},
 	{"cmd"},
 	{"internal/archtest", "e2e", "hack"},
@@ -69,7 +69,7 @@ var forbidden = []struct {
 		reason: "builder and agent meet in the registry only",
 	},
 	{
-		from: []string{"pkg/agent", "cmd/pinnace-agent", "internal/agentcli", "pkg/oci/mirror", "pkg/publish"},
+		from:   []string{"pkg/agent", "cmd/pinnace-agent", "internal/agentcli", "pkg/oci/mirror", "pkg/publish"},
 		to:     []string{module + "/pkg/oci/signing/kms", module + "/pkg/oci/signing/keyless"},
 		reason: "the clouds' SDKs are for whoever signs; the command that has the flags wires them",
 	},
