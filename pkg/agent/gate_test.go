@@ -119,3 +119,40 @@ func TestGateTurns(t *testing.T) {
 		})
 	}
 }
+
+// Who was away for longer than a rollout allows while its place was opened comes last; who was there does not.
+func TestLateAgents(t *testing.T) {
+	rollout := v1alpha1.TargetRollout{
+		Name: "fleet", Plan: 3, Wave: 1, Bucket: 4000, LateWave: 2, SeenWithin: metav1.Duration{Duration: time.Hour},
+	}
+	for _, test := range []struct {
+		name    string
+		contact time.Time
+		change  func(*v1alpha1.RolloutGate)
+		want    bool
+	}{
+		{"there all the time", gateNow.Add(-time.Minute), nil, false},
+		{"away", gateNow.Add(-2 * time.Hour), nil, true},
+		{"never there before", time.Time{}, nil, false},
+		{"away, and its place is not open", gateNow.Add(-2 * time.Hour), func(g *v1alpha1.RolloutGate) { g.OpenBucket = 0 }, false},
+		{"away until everybody has it", gateNow.Add(-2 * time.Hour), func(g *v1alpha1.RolloutGate) { g.Phase = v1alpha1.RolloutCompleted }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := New(Config{Fleet: "acme", Cluster: "ship-7", State: NewMemoryState()})
+			if err := a.openGates(); err != nil {
+				t.Fatal(err)
+			}
+			news := gateNews{name: "fleet", plan: 3, gate: testGate(test.change), digest: "sha256:1"}
+			if refusal := a.acceptGate(news, &rollout, test.contact, gateNow); refusal != nil {
+				t.Fatal(refusal)
+			}
+			if got := a.gates.file.Rollouts["fleet"].Late; got != test.want {
+				t.Errorf("late: %v, want %v", got, test.want)
+			}
+			kept, err := a.cfg.State.gates()
+			if err != nil || kept.Rollouts["fleet"].Digest != "sha256:1" {
+				t.Errorf("the gate is not remembered: %+v, %v", kept, err)
+			}
+		})
+	}
+}
