@@ -40,7 +40,7 @@ const (
 )
 
 // explainAfter is how long a workload may be on its way before its pods are asked for the reason.
-const explainAfter = 5 * time.Second
+const explainAfter = 10 * time.Second
 
 // plain are kinds that are as they should be as soon as they exist.
 var plain = map[schema.GroupKind]bool{
