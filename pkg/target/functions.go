@@ -67,7 +67,9 @@ func functions() template.FuncMap {
 	return funcs
 }
 
-func tooMany(n int) error { return fmt.Errorf("%d is more than the %d that templates may make", n, maxItems) }
+func tooMany(n int) error {
+	return fmt.Errorf("%d is more than the %d that templates may make", n, maxItems)
+}
 
 // intoCopy lets a merge change a copy of its first argument.
 func intoCopy(deepCopy func(any) any, merge any) any {

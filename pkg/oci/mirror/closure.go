@@ -303,7 +303,7 @@ func (w *walker) bundle(ctx context.Context, wanted []wantedBundle) error {
 }
 
 // contentTag keeps a manifest from being collected as untagged.
-func contentTag(d digest.Digest) string { return "sha-" + d.Encoded()[:12] }
+func contentTag(d digest.Digest) string { return v1alpha1.ContentTag(d.String()) }
 
 func (w *walker) need(entry *Entry, key string) {
 	w.mu.Lock()
