@@ -24,9 +24,8 @@ import (
 
 // Documents and artifacts of mirroring.
 const (
-	KindHave     = "MirrorHave"
-	KindIndex    = "MirrorIndex"
-	KindImageMap = "MirrorImageMap"
+	KindHave  = "MirrorHave"
+	KindIndex = "MirrorIndex"
 
 	MediaTypeHave       = "application/vnd.pinnace.mirror.have.v1+json"
 	MediaTypeIndex      = "application/vnd.pinnace.mirror.index.v1+json+gzip"

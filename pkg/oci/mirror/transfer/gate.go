@@ -57,7 +57,7 @@ func (g *gate) enter(ctx context.Context) error {
 }
 
 // leave ends a transfer and tells what it did.
-func (g *gate) leave(bytes int64, _ time.Duration, pushedBack bool) {
+func (g *gate) leave(bytes int64, pushedBack bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.running--

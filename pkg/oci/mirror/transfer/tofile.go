@@ -5,7 +5,6 @@ import (
 	"encoding"
 	"fmt"
 	"io"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -32,8 +31,7 @@ func (e *Engine) ToFile(ctx context.Context, from oci.Repository, desc ocispec.D
 	if err := e.gate.enter(ctx); err != nil {
 		return Result{}, err
 	}
-	started := time.Now()
-	defer func() { e.gate.leave(result.Sent, time.Since(started), congested(err) || result.Cuts > 0) }()
+	defer func() { e.gate.leave(result.Sent, congested(err) || result.Cuts > 0) }()
 	result.Action = Copied
 	sum := desc.Digest.Algorithm().Hash()
 	key := journalKey(to.Name, desc.Digest)

@@ -112,8 +112,7 @@ func (e *Engine) blob(ctx context.Context, from, to oci.Repository, desc ocispec
 	if err := e.gate.enter(ctx); err != nil {
 		return Result{}, err
 	}
-	started := time.Now()
-	defer func() { e.gate.leave(result.Sent, time.Since(started), congested(err) || result.Cuts > 0) }()
+	defer func() { e.gate.leave(result.Sent, congested(err) || result.Cuts > 0) }()
 	if err := e.open(ctx); err != nil {
 		return Result{}, err
 	}
