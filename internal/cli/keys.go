@@ -117,7 +117,7 @@ func runKeysGenerate(s *session, opts keysGenerateOptions) error {
 }
 
 // writeKeyPair asks for a password and writes what is made with it. Files that exist are left alone.
-func (s *session) writeKeyPair(opts keysGenerateOptions, make func(password []byte) (private, public []byte, err error)) error {
+func (s *session) writeKeyPair(opts keysGenerateOptions, pair func(password []byte) (private, public []byte, err error)) error {
 	privateFile, publicFile := opts.prefix+".key", opts.prefix+".pub"
 	for _, file := range []string{privateFile, publicFile} {
 		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
@@ -128,7 +128,7 @@ func (s *session) writeKeyPair(opts keysGenerateOptions, make func(password []by
 	if err != nil {
 		return err
 	}
-	private, public, err := make(password)
+	private, public, err := pair(password)
 	if err != nil {
 		return err
 	}

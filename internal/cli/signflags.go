@@ -143,8 +143,3 @@ func readKey(key string) ([]byte, error) {
 	}
 	return data, nil
 }
-
-// signer loads the private key, where nothing but a key can sign.
-func (s *session) signer(key, passwordFile string) (*signing.Signer, error) {
-	return s.openKey(context.Background(), key, passwordFile)
-}

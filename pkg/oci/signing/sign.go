@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	cosignbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
@@ -278,7 +277,7 @@ func publicKeyOptions(ctx context.Context) []signature.PublicKeyOption {
 
 func anyValues(annotations map[string]string) map[string]any {
 	values := map[string]any{}
-	for key, value := range maps.All(annotations) {
+	for key, value := range annotations {
 		values[key] = value
 	}
 	return values

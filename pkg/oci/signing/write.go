@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -78,7 +79,7 @@ func tagSimple(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor
 	if err != nil {
 		return err
 	}
-	manifest.Layers = append(before.Layers, manifest.Layers...)
+	manifest.Layers = slices.Concat(before.Layers, manifest.Layers)
 	if err := pushConfig(ctx, repo, manifest.Config.MediaType, config); err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 //
 // See https://github.com/in-toto/attestation/blob/v1.1.0/spec/v1/statement.md
 type Statement struct {
-	Type          string          `json:"_type"` //nolint:tagliatelle // the field's name in in-toto
+	Type          string          `json:"_type"`
 	Subject       []StatementOf   `json:"subject"`
 	PredicateType string          `json:"predicateType"`
 	Predicate     json.RawMessage `json:"predicate,omitempty"`
