@@ -63,10 +63,14 @@ func (f *Found) resolveCharts(ctx context.Context) error {
 	}
 	folder, err := f.folder().Below(helm.Chart)
 	if err != nil {
-		return nil // validate says so
+		return f.Document.Errorf("spec.helm.chart", "%v", err)
+	}
+	description, err := folder.File(chartFile)
+	if err != nil {
+		return f.Document.Errorf("spec.helm.chart", "%v", err)
 	}
 	// What is wrong with a chart itself is said when it is built.
-	if description, err := folder.File(chartFile); err != nil || !declares(folder, description) {
+	if !declares(folder, description) {
 		return nil
 	}
 	if f.charts.dependencies, err = f.resolveDependencies(ctx, folder, 0); err != nil {

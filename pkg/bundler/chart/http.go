@@ -187,12 +187,12 @@ func (s *Store) get(ctx context.Context, location, repository string, limit int6
 
 func statusError(code int) error {
 	kind := oci.ErrUnreachable
-	switch {
-	case code == http.StatusOK:
+	switch code {
+	case http.StatusOK:
 		return nil
-	case code == http.StatusUnauthorized, code == http.StatusForbidden:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return fmt.Errorf("%w: status %d; put credentials into ~/.netrc, or run: helm repo add", oci.ErrUnauthorized, code)
-	case code == http.StatusNotFound, code == http.StatusGone:
+	case http.StatusNotFound, http.StatusGone:
 		kind = oci.ErrNotFound
 	}
 	return fmt.Errorf("%w: status %d", kind, code)

@@ -87,7 +87,7 @@ func (c *converter) refuse(field, format string, args ...any) {
 	c.report(false, field, format, args...)
 }
 
-func (c *converter) warn(field, format string, args ...any) { c.report(true, field, format, args...) }
+func (c *converter) warn(field, text string) { c.report(true, field, "%s", text) }
 
 func (c *converter) report(harmless bool, field, format string, args ...any) {
 	finding := Finding{Field: field, Harmless: harmless}

@@ -54,9 +54,9 @@ func (c *converter) amount(field string, value any) (intstr.IntOrString, bool) {
 			return amount, true
 		}
 	case int64:
-		return intstr.FromInt32(int32(value)), true
+		return intstr.Parse(strconv.FormatInt(value, 10)), true
 	case float64:
-		return intstr.FromInt32(int32(value)), true
+		return intstr.Parse(strconv.FormatInt(int64(value), 10)), true
 	case json.Number:
 		return intstr.Parse(value.String()), true
 	}

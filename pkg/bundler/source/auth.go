@@ -101,7 +101,10 @@ func (a Auth) method(ctx context.Context, to address) (transport.AuthMethod, err
 // files; both are empty where there are none.
 func (a Auth) Basic(location string) (username, password string, err error) {
 	parsed, err := url.Parse(location)
-	if err != nil || parsed.Scheme != "https" {
+	if err != nil {
+		return "", "", errors.New("credentials for a URL that is none")
+	}
+	if parsed.Scheme != "https" {
 		return "", "", nil
 	}
 	to := address{scheme: parsed.Scheme, host: strings.TrimSuffix(strings.ToLower(parsed.Host), ":443")}
