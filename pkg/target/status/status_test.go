@@ -24,11 +24,7 @@ import (
 
 func newSigner(t *testing.T) *signing.Signer {
 	t.Helper()
-	private, _, err := signing.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := signing.LoadSigner(private, nil)
+	signer, err := signing.NewMemorySigner()
 	if err != nil {
 		t.Fatal(err)
 	}
