@@ -123,6 +123,9 @@ func runBuild(ctx context.Context, s *session, opts buildOptions) error {
 	if registry == nil {
 		return s.printObjects(built.Objects)
 	}
+	if err := found.CheckShared(); err != nil {
+		return ofInput(err)
+	}
 	// Whoever uses the artifact as an OCI source gets what pinnace.yaml says with it.
 	built.Config.Spec = &found.Bundle.Spec
 	result, err := store(ctx, registry, found.Bundle.Metadata.Name, built, opts.tags, signer)
