@@ -78,7 +78,9 @@ func (b *bench) attacks(ctx context.Context) error {
 	refused := 0
 	all := hostile.Attacks()
 	for _, attack := range all {
-		if _, err := attack.Run(ctx); err != nil {
+		if _, err := attack.Run(ctx); ctx.Err() != nil {
+			return context.Cause(ctx) // what was interrupted says nothing
+		} else if err != nil {
 			fmt.Fprintf(os.Stderr, "attack %q: %v\n", attack.Name, err)
 			continue
 		}
