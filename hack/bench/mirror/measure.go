@@ -26,6 +26,7 @@ type bench struct {
 	fleet   mirrortest.Fleet
 	servers []*server
 	peak    int64 // bytes of memory
+	total   int64 // bytes of the closure
 
 	centre  *server
 	signer  *signing.Signer
@@ -110,6 +111,7 @@ func (b *bench) plan(ctx context.Context) error {
 		return err
 	}
 	note("the closure has %d MiB", planned.Bytes/mib)
+	b.total = planned.Bytes
 	return b.drop(site)
 }
 
@@ -203,7 +205,7 @@ func (b *bench) media(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	if err := waitFor(ctx, func() bool { return b.site.proxy.sent.Load() > 700*mib }); err != nil {
+	if err := waitFor(ctx, func() bool { return b.site.proxy.sent.Load() > b.total/3 }); err != nil {
 		return err
 	}
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
