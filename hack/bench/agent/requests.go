@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"k8s.io/client-go/rest"
 
@@ -64,7 +63,8 @@ func requestsOf(ctx context.Context, server *controlplane.Replica) (requests, er
 			return requests{}, err
 		}
 		found.all += count
-		if strings.Contains("POST PUT PATCH APPLY DELETE DELETECOLLECTION", labels["verb"]) {
+		switch labels["verb"] {
+		case "POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION":
 			found.writes += count
 		}
 		found.by[labels["verb"]+" "+labels["resource"]+labels["subresource"]] += count
