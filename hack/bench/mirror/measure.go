@@ -296,7 +296,7 @@ func (b *bench) stops(ctx context.Context) error {
 		return err
 	}
 	args := append(b.importArgs(dir, site, filepath.Join(b.dir, "stopped.json")), "--jobs", "1")
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same points every time
+	random := rand.New(rand.NewPCG(1, 2))
 	worst, seen := int64(0), int64(0)
 	observe := func() {
 		resent := site.proxy.resent.Load()

@@ -124,15 +124,3 @@ func (c *Closure) sort() {
 		})
 	}
 }
-
-// blobs returns every blob and manifest once, with its size.
-func (c *Closure) blobs() map[digest.Digest]int64 {
-	all := map[digest.Digest]int64{}
-	for _, entry := range c.Entries {
-		all[entry.Digest] = entry.Size
-		for _, blob := range entry.Blobs {
-			all[blob.Digest] = blob.Size
-		}
-	}
-	return all
-}

@@ -138,7 +138,8 @@ func readState(path, key string) (*state, error) {
 		return nil, fmt.Errorf("read the state of mirroring: %w", err)
 	}
 	var s state
-	if json.Unmarshal(data, &s) != nil || s.Key != key || s.Sender[v1alpha1.RepositoryFleet+":"+v1alpha1.TagCurrent] == "" {
+	readable := json.Unmarshal(data, &s) == nil && s.Key == key && s.Sender[v1alpha1.RepositoryFleet+":"+v1alpha1.TagCurrent] != ""
+	if !readable {
 		return nil, nil // as good as none
 	}
 	return &s, nil

@@ -43,7 +43,7 @@ func (o Options) access(config *configuration.Configuration) error {
 }
 
 const (
-	secretFile = "pinnace-upload-secret"
+	secretFile = "pinnace-upload-secret" //nolint:gosec // a file's name, no secret
 	secretSize = 32
 )
 

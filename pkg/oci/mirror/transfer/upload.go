@@ -271,7 +271,7 @@ func (u *upload) remember(sum hash.Hash) {
 // chunk sends the next piece.
 func (u *upload) chunk(ctx context.Context, body *blobBody) error {
 	end := min(u.offset+int64(u.engine.opts.Chunk), u.desc.Size)
-	resp, err := u.request(ctx, http.MethodPatch, u.location, http.Header{
+	resp, err := u.request(ctx, http.MethodPatch, u.location, http.Header{ //nolint:bodyclose // accepted closes it
 		"Content-Type":  {"application/octet-stream"},
 		"Content-Range": {fmt.Sprintf("%d-%d", u.offset, end-1)},
 	}, io.LimitReader(body, end-u.offset), end-u.offset)

@@ -110,7 +110,8 @@ func Run(ctx context.Context, registry oci.Registry) ([]Finding, error) {
 	return p.findings, nil
 }
 
-func (p *probing) do(ctx context.Context, method string, at *url.URL, header http.Header, body []byte, others ...string) (*http.Response, []byte, error) {
+// do sends a request, and reads and closes the answer's body.
+func (p *probing) do(ctx context.Context, method string, at *url.URL, header http.Header, body []byte) (*http.Response, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, at.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
@@ -118,7 +119,7 @@ func (p *probing) do(ctx context.Context, method string, at *url.URL, header htt
 	for name, values := range header {
 		req.Header[name] = values
 	}
-	resp, err := p.endpoint.Do(req, others...)
+	resp, err := p.endpoint.Do(req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,21 +142,27 @@ func status(resp *http.Response, err error, good ...int) (Answer, string, error)
 }
 
 func (p *probing) referrers(ctx context.Context) (Answer, string, error) {
-	resp, data, err := p.do(ctx, http.MethodGet, p.endpoint.URL("referrers/"+p.artifact.Descriptor().Digest.String()), nil, nil)
+	resp, data, err := p.do(ctx, http.MethodGet, p.endpoint.URL("referrers/"+p.artifact.Descriptor().Digest.String()), nil, nil) //nolint:bodyclose // do closes it
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return status(resp, err, http.StatusOK)
 	}
 	var index ocispec.Index
-	if json.Unmarshal(data, &index) != nil {
-		return No, "the answer is no index", nil
+	answer, detail := verdict(json.Unmarshal(data, &index))
+	return answer, detail, nil
+}
+
+// verdict is no for an error, which says why.
+func verdict(err error) (Answer, string) {
+	if err != nil {
+		return No, err.Error()
 	}
-	return Yes, "", nil
+	return Yes, ""
 }
 
 func (p *probing) notModified(ctx context.Context) (Answer, string, error) {
 	d := p.artifact.Descriptor().Digest.String()
 	header := http.Header{"If-None-Match": {`"` + d + `"`}, "Accept": {ocispec.MediaTypeImageManifest}}
-	resp, _, err := p.do(ctx, http.MethodGet, p.endpoint.URL("manifests/check"), header, nil)
+	resp, _, err := p.do(ctx, http.MethodGet, p.endpoint.URL("manifests/check"), header, nil) //nolint:bodyclose // do closes it
 	return status(resp, err, http.StatusNotModified)
 }
 
@@ -233,10 +240,8 @@ func (p *probing) chunked(ctx context.Context) (Answer, string, error) {
 	if err == nil {
 		err = p.finish(ctx, at, digest.FromBytes(data))
 	}
-	if err != nil {
-		return No, err.Error(), nil
-	}
-	return Yes, "", nil
+	answer, detail := verdict(err)
+	return answer, detail, nil
 }
 
 // resumed asks how far an upload came, and goes on from there.
@@ -247,8 +252,8 @@ func (p *probing) resumed(ctx context.Context) (Answer, string, error) {
 	if err == nil {
 		at, err = p.patch(ctx, at, 0, data[:half])
 	}
-	if err != nil {
-		return No, err.Error(), nil
+	if answer, detail := verdict(err); answer == No {
+		return No, detail, nil
 	}
 	resp, _, err := p.do(ctx, http.MethodGet, at, nil, nil)
 	if err != nil {
@@ -263,10 +268,8 @@ func (p *probing) resumed(ctx context.Context) (Answer, string, error) {
 	if at, err = p.patch(ctx, at, half, data[half:]); err == nil {
 		err = p.finish(ctx, at, digest.FromBytes(data))
 	}
-	if err != nil {
-		return No, err.Error(), nil
-	}
-	return Yes, "", nil
+	answer, detail := verdict(err)
+	return answer, detail, nil
 }
 
 func (p *probing) ranges(ctx context.Context) (Answer, string, error) {
@@ -293,19 +296,19 @@ func (p *probing) sparse(ctx context.Context) (Answer, string, error) {
 	if errors.Is(err, oci.ErrUnreachable) || errors.Is(err, oci.ErrUnauthorized) {
 		return Unknown, "", err
 	}
-	if err != nil {
-		return No, err.Error(), nil
+	if err == nil {
+		_ = p.repo.Delete(ctx, blob.Descriptor()) // a courtesy
 	}
-	_ = p.repo.Delete(ctx, blob.Descriptor()) // a courtesy
-	return Yes, "", nil
+	answer, detail := verdict(err)
+	return answer, detail, nil
 }
 
 func (p *probing) untagged(ctx context.Context) (Answer, string, error) {
 	artifact := p.artifact
 	artifact.Annotations = map[string]string{"untagged": p.name}
 	desc, _, err := oci.Push(ctx, p.repo, artifact)
-	if err != nil {
-		return No, err.Error(), nil
+	if answer, detail := verdict(err); answer == No {
+		return No, detail, nil
 	}
 	_, err = p.repo.Resolve(ctx, desc.Digest.String())
 	if errors.Is(err, oci.ErrNotFound) {
@@ -331,8 +334,8 @@ func (p *probing) deletes(ctx context.Context) (Answer, string, error) {
 
 func (p *probing) catalog(ctx context.Context) (Answer, string, error) {
 	names, err := oci.Catalog(ctx, p.registry)
-	if errors.Is(err, oci.ErrUnsupported) {
-		return No, err.Error(), nil
+	if answer, detail := verdict(err); errors.Is(err, oci.ErrUnsupported) {
+		return answer, detail, nil
 	}
 	if err == nil && len(names) == 0 {
 		return No, "the list is empty", nil
