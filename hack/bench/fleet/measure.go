@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"pinnace.dev/pinnace/examples"
 	"pinnace.dev/pinnace/hack/bench/figures"
 	"pinnace.dev/pinnace/internal/demo"
 	"pinnace.dev/pinnace/pkg/publish"
@@ -198,7 +200,7 @@ func (f *fleet) spread(ctx context.Context, way string) error {
 // change gives a bundle another content.
 func (f *fleet) change(text string) error {
 	path := filepath.Join(f.Fleet, "bundles", "clock", "deployment.yaml")
-	data, err := os.ReadFile(path)
+	data, err := fs.ReadFile(examples.Fleet(), "bundles/clock/deployment.yaml")
 	if err != nil {
 		return err
 	}
