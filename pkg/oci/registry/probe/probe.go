@@ -187,7 +187,7 @@ func (p *probing) mount(ctx context.Context) (Answer, string, error) {
 
 // open begins an upload.
 func (p *probing) open(ctx context.Context) (*url.URL, error) {
-	resp, _, err := p.do(ctx, http.MethodPost, p.endpoint.URL("blobs/uploads/"), nil, nil)
+	resp, _, err := p.do(ctx, http.MethodPost, p.endpoint.URL("blobs/uploads/"), nil, nil) //nolint:bodyclose // do closes it
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func next(resp *http.Response, want int) (*url.URL, error) {
 }
 
 func (p *probing) patch(ctx context.Context, at *url.URL, from int, piece []byte) (*url.URL, error) {
-	resp, _, err := p.do(ctx, http.MethodPatch, at, http.Header{
+	resp, _, err := p.do(ctx, http.MethodPatch, at, http.Header{ //nolint:bodyclose // do closes it
 		"Content-Type": {"application/octet-stream"}, "Content-Range": {fmt.Sprintf("%d-%d", from, from+len(piece)-1)},
 	}, piece)
 	if err != nil {
@@ -220,7 +220,7 @@ func (p *probing) finish(ctx context.Context, at *url.URL, d digest.Digest) erro
 	query := at.Query()
 	query.Set("digest", d.String())
 	at.RawQuery = query.Encode()
-	resp, _, err := p.do(ctx, http.MethodPut, at, http.Header{"Content-Type": {"application/octet-stream"}}, nil)
+	resp, _, err := p.do(ctx, http.MethodPut, at, http.Header{"Content-Type": {"application/octet-stream"}}, nil) //nolint:bodyclose // do closes it
 	if err == nil && resp.StatusCode != http.StatusCreated {
 		err = errors.New(resp.Status)
 	}
