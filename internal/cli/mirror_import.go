@@ -135,7 +135,8 @@ func (o *mirrorImportOptions) receiver(s *session) (to oci.Registry, free int64,
 		return nil, 0, nothing, err
 	}
 	to, err = oci.Open(server.Addr+"/"+o.prefix, oci.Options{PlainHTTP: true})
-	return to, int64(stat.Bavail) * stat.Bsize, server.Close, ofInput(err)
+	available := int64(min(stat.Bavail, 1<<40)) * stat.Bsize //nolint:gosec // at most 2^40 blocks
+	return to, available, server.Close, ofInput(err)
 }
 
 func previewImport(ctx context.Context, s *session, opts mirrorImportOptions, in medium.ImportOptions) error {

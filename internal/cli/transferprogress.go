@@ -57,7 +57,7 @@ func (p *transferProgress) show(stage bool) {
 	if p.drawn.redraw {
 		pause = redrawEvery
 	}
-	if s.quiet || now.Sub(p.last) < pause && !(stage && p.drawn.redraw) {
+	if s.quiet || now.Sub(p.last) < pause && (!stage || !p.drawn.redraw) {
 		return
 	}
 	p.last = now
