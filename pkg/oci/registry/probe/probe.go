@@ -255,7 +255,7 @@ func (p *probing) resumed(ctx context.Context) (Answer, string, error) {
 	if answer, detail := verdict(err); answer == No {
 		return No, detail, nil
 	}
-	resp, _, err := p.do(ctx, http.MethodGet, at, nil, nil)
+	resp, _, err := p.do(ctx, http.MethodGet, at, nil, nil) //nolint:bodyclose // do closes it
 	if err != nil {
 		return Unknown, "", err
 	}
@@ -274,7 +274,7 @@ func (p *probing) resumed(ctx context.Context) (Answer, string, error) {
 
 func (p *probing) ranges(ctx context.Context) (Answer, string, error) {
 	layer := p.artifact.Layers[0]
-	resp, data, err := p.do(ctx, http.MethodGet, p.endpoint.URL("blobs/"+layer.Descriptor().Digest.String()), http.Header{"Range": {"bytes=4-"}}, nil)
+	resp, data, err := p.do(ctx, http.MethodGet, p.endpoint.URL("blobs/"+layer.Descriptor().Digest.String()), http.Header{"Range": {"bytes=4-"}}, nil) //nolint:bodyclose // do closes it
 	if err == nil && resp.StatusCode == http.StatusPartialContent && !bytes.Equal(data, layer.Data[4:]) {
 		return No, "the bytes are others", nil
 	}
