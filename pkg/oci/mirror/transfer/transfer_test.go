@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,13 +67,50 @@ func (p *pair) check(t *testing.T) {
 
 // cutter breaks the connection after so many bytes of a PATCH, as a link does.
 type cutter struct {
-	next  http.Handler
+	next http.Handler
+
+	mu    sync.Mutex
 	after []int // bytes until each cut
 	seen  int
 }
 
+// set says after how many bytes each cut comes.
+func (c *cutter) set(after ...int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.after, c.seen = after, 0
+}
+
+// left is how many cuts are still to come.
+func (c *cutter) left() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.after)
+}
+
+// room is how many bytes may pass until the next cut.
+func (c *cutter) room() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.after) == 0 {
+		return math.MaxInt
+	}
+	return max(c.after[0]-c.seen, 1)
+}
+
+// passed counts bytes, and says whether to cut now.
+func (c *cutter) passed(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen += n; len(c.after) == 0 || c.seen < c.after[0] {
+		return false
+	}
+	c.after, c.seen = c.after[1:], 0
+	return true
+}
+
 func (c *cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPatch && len(c.after) > 0 {
+	if r.Method == http.MethodPatch && c.left() > 0 {
 		r.Body = &cutBody{ReadCloser: r.Body, cutter: c}
 	}
 	c.next.ServeHTTP(w, r)
@@ -83,13 +122,8 @@ type cutBody struct {
 }
 
 func (b *cutBody) Read(p []byte) (int, error) {
-	c := b.cutter
-	if len(c.after) > 0 {
-		p = p[:min(len(p), max(c.after[0]-c.seen, 1))]
-	}
-	n, err := b.ReadCloser.Read(p)
-	if c.seen += n; len(c.after) > 0 && c.seen >= c.after[0] {
-		c.after, c.seen = c.after[1:], 0
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.cutter.room())])
+	if b.cutter.passed(n) {
 		panic(http.ErrAbortHandler)
 	}
 	return n, err
@@ -105,14 +139,16 @@ func TestUploadGoesOnWhereItWasCut(t *testing.T) {
 	for stops := 0; stops < 100; {
 		p := newPair(t)
 		n := 1 + random.IntN(16)
-		for range n {
-			p.cuts.after = append(p.cuts.after, 1+random.IntN(2*chunk))
+		after := make([]int, n)
+		for i := range after {
+			after[i] = 1 + random.IntN(2*chunk)
 		}
+		p.cuts.set(after...)
 		result, err := transfer.New(options()).Blob(t.Context(), p.from, p.to, p.blob.Descriptor())
 		if err != nil {
 			t.Fatal(err)
 		}
-		made := n - len(p.cuts.after)
+		made := n - p.cuts.left()
 		if result.Resent > int64(made*chunk) {
 			t.Errorf("%d cuts, %d bytes sent again, want at most %d", made, result.Resent, made*chunk)
 		}
@@ -148,7 +184,7 @@ func TestJournalOutlivesTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		if try < 9 {
-			p.cuts.after = []int{2*chunk + 7}
+			p.cuts.set(2*chunk + 7)
 		}
 		opts := options()
 		opts.Journal, opts.Retries = journal, 1
