@@ -13,7 +13,7 @@ var layers = [][]string{
 	{"pkg/oci"},
 	{"pkg/oci/signing/evidence"}, // what is there; the policy above decides whether it counts
 	{"pkg/oci/signing", "pkg/oci/registry", "pkg/manifests"},
-	{"pkg/oci/signing/kms", "pkg/oci/signing/keyless", "pkg/oci/signing/signingtest"},
+	{"pkg/oci/signing/kms", "pkg/oci/signing/keyless", "pkg/oci/signing/trustroot", "pkg/oci/signing/signingtest"},
 	{"pkg/oci/mirror/transfer", "pkg/oci/mirror/mirrortest"},
 	{"pkg/oci/mirror"},
 	{"pkg/oci/mirror/medium"},

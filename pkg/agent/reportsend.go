@@ -164,8 +164,8 @@ func encodeReport(report v1alpha1.StatusReport) ([]byte, error) {
 
 // worstFirst is the order in which bundles are worth telling.
 var worstFirst = []v1alpha1.State{
-	v1alpha1.StateReady, v1alpha1.StateRefused, v1alpha1.StateFailed, v1alpha1.StateContested, v1alpha1.StateDrifted,
-	v1alpha1.StateWaiting, v1alpha1.StateUpdating,
+	v1alpha1.StateRefused, v1alpha1.StateFailed, v1alpha1.StateContested, v1alpha1.StateDrifted,
+	v1alpha1.StateWaiting, v1alpha1.StateUpdating, v1alpha1.StateReady,
 }
 
 func cutTexts(report *v1alpha1.StatusReport) {
