@@ -9,7 +9,7 @@ import (
 // layers only: siblings never import each other.
 var layers = [][]string{
 	{"api"},
-	{"pkg/oci/internal", "pkg/oci/archive", "pkg/sealed", "pkg/window"},
+	{"pkg/oci/internal", "pkg/oci/archive", "pkg/sealed", "pkg/window", "pkg/health"},
 	{"pkg/oci"},
 	{"pkg/oci/signing/evidence"}, // what is there; the policy above decides whether it counts
 	{"pkg/oci/signing", "pkg/oci/registry", "pkg/manifests"},

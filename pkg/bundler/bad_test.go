@@ -64,6 +64,8 @@ func TestBadBundleFiles(t *testing.T) {
 		{"dependency twice", "spec: {dependsOn: [{bundle: a, selector: {}}]}\n", "sets bundle and selector"},
 		{"dependency on itself", "spec: {dependsOn: [{bundle: web}]}\n", "depends on itself"},
 		{"window", "spec:\n  windows: [{cron: 0 22 * *, duration: 6h}]\n", "web/pinnace.yaml:5:13: cron \"0 22 * *\""},
+		{"health rule", "spec:\n  health: {checks: [{apiVersion: v1, kind: Boat, ready: self.status.}]}\n", "web/pinnace.yaml:5:57: health.checks for v1 Boat: ERROR:"},
+		{"health rule that gives no bool", "spec:\n  health: {checks: [{apiVersion: v1, kind: Boat, ready: '\"yes\"'}]}\n", `gives string, not bool`},
 		{"window's zone", "spec:\n  windows: [{cron: 0 22 * * *, duration: 6h, timeZone: Berlin}]\n", `timeZone "Berlin" is not known`},
 		{"on failure", "spec:\n  onFailure: undo\n", `Bundle.spec.onFailure must be one of keep, rollback, got "undo"`},
 		{"variables from nothing", "spec:\n  variablesFrom: [{}]\n", "web/pinnace.yaml:5:19: set exactly one of secretRef and configMapRef"},

@@ -16,6 +16,7 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler/chartref"
 	"pinnace.dev/pinnace/pkg/bundler/render"
+	"pinnace.dev/pinnace/pkg/health"
 )
 
 // maxReleaseName is Helm's: the name ends up in labels, with suffixes.
@@ -240,9 +241,12 @@ func (c *check) options(options v1alpha1.DeployOptions) {
 			}
 		}
 	}
-	for i, health := range options.Health.Checks {
-		if health.APIVersion == "" || health.Kind == "" || health.Ready == "" {
+	rules := health.NewRules()
+	for i, check := range options.Health.Checks {
+		if check.APIVersion == "" || check.Kind == "" || check.Ready == "" {
 			c.report(fmt.Sprintf("spec.health.checks[%d]", i), "needs apiVersion, kind and ready")
+		} else if err := rules.Compile([]v1alpha1.HealthCheck{check}); err != nil {
+			c.report(fmt.Sprintf("spec.health.checks[%d].ready", i), "%v", err)
 		}
 	}
 	if options.Health.Timeout.Duration < 0 {

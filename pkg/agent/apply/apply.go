@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/health"
 )
 
 // Bundle is what to bring to the cluster. It is not changed.
@@ -83,7 +84,7 @@ type Applier struct {
 	slots   chan struct{}
 	kinds   *Kinds
 	live    *table
-	checks  *checks
+	checks  *health.Rules
 	pods    *podCache
 
 	mu      sync.Mutex
@@ -114,7 +115,7 @@ func New(config *rest.Config, options Options) (*Applier, error) {
 	}
 	return &Applier{
 		config: config, http: httpClient, options: options, slots: make(chan struct{}, options.Parallel),
-		kinds: kinds, live: newTable(options.Now), checks: newChecks(), pods: newPodCache(options.Now),
+		kinds: kinds, live: newTable(options.Now), checks: health.NewRules(), pods: newPodCache(options.Now),
 		clients: map[string]*client{},
 	}, nil
 }

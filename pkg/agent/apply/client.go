@@ -153,13 +153,19 @@ func (c *client) get(ctx context.Context, m Mapping, namespace, name string, met
 	return decode(result)
 }
 
+// selection says which objects to list, by selectors; everything when it is empty.
+type selection struct{ labels, fields string }
+
 // list calls each for every object that the selector matches, page by page; metadata only when asked. most bounds
 // the objects read, no bound when zero.
-func (c *client) list(ctx context.Context, m Mapping, namespace, selector string, metadata bool, most int, each func(*unstructured.Unstructured)) error {
+func (c *client) list(ctx context.Context, m Mapping, namespace string, of selection, metadata bool, most int, each func(*unstructured.Unstructured)) error {
 	for next, count := "", 0; ; {
 		request := c.rest.Get().AbsPath(address(m, namespace, "")...).Param("limit", fmt.Sprint(page))
-		if selector != "" {
-			request.Param("labelSelector", selector)
+		if of.labels != "" {
+			request.Param("labelSelector", of.labels)
+		}
+		if of.fields != "" {
+			request.Param("fieldSelector", of.fields)
 		}
 		if next != "" {
 			request.Param("continue", next)

@@ -5,13 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
-	"github.com/google/cel-go/cel"
-	"github.com/google/cel-go/common/types"
-	"github.com/google/cel-go/ext"
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -19,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/health"
 )
 
 // Health of a bundle's objects. It is ready when Ready equals Total.
@@ -72,7 +69,7 @@ func (a *Applier) Health(ctx context.Context, bundle Bundle, inventory Inventory
 	if err != nil {
 		return Health{}, &Error{Bundle: bundle.Name, Err: err}
 	}
-	if err := a.checks.compile(bundle.Options.Health.Checks); err != nil {
+	if err := a.checks.Compile(bundle.Options.Health.Checks); err != nil {
 		return Health{}, &Error{Bundle: bundle.Name, Err: err}
 	}
 	if unknown := a.live.unknown(inventory, bundle.Options.Health.Checks); len(unknown) > 0 {
@@ -145,7 +142,7 @@ func (a *Applier) look(ctx context.Context, client *client, bundle Bundle, refs 
 				for _, ref := range refs {
 					missing[ref.ID()] = ref
 				}
-				err := client.list(ctx, at.mapping, at.namespace, v1alpha1.LabelBundle+"="+bundle.Name, false, 0,
+				err := client.list(ctx, at.mapping, at.namespace, selection{labels: v1alpha1.LabelBundle + "=" + bundle.Name}, false, 0,
 					func(object *unstructured.Unstructured) {
 						ref := RefOf(object)
 						if _, ok := missing[ref.ID()]; ok {
@@ -175,11 +172,11 @@ func (a *Applier) look(ctx context.Context, client *client, bundle Bundle, refs 
 }
 
 // looked notes the health of an object that was read; nil when it is not there.
-func (t *table) looked(ref Ref, object *unstructured.Unstructured, bundle Bundle, checks *checks) {
+func (t *table) looked(ref Ref, object *unstructured.Unstructured, bundle Bundle, checks *health.Rules) {
 	rule := ruleFor(bundle.Options.Health.Checks, ref)
 	state, message, print, version := status.NotFoundStatus, "is not there", uint64(0), uint64(0)
 	if object != nil {
-		state, message = checks.judge(object, rule)
+		state, message = condition(checks, object, rule)
 		print, version = fingerprint(object), versionOf(object.GetResourceVersion())
 	}
 	t.mu.Lock()
@@ -220,49 +217,6 @@ func summarise(inventory Inventory, entries map[ID]entry) Health {
 	return health
 }
 
-// checks judge objects. Compiled CEL programs are kept.
-type checks struct {
-	mu       sync.Mutex
-	env      *cel.Env
-	programs map[string]cel.Program
-}
-
-func newChecks() *checks { return &checks{programs: map[string]cel.Program{}} }
-
-// celCost bounds what an expression may compute, so that none can hold the agent up.
-const celCost = 1_000_000
-
-// compile prepares the checks' expressions; the error names the one that is wrong.
-func (c *checks) compile(list []v1alpha1.HealthCheck) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, check := range list {
-		if c.programs[check.Ready] != nil {
-			continue
-		}
-		if c.env == nil {
-			env, err := cel.NewEnv(cel.Variable("self", cel.DynType), ext.Strings(), cel.OptionalTypes())
-			if err != nil {
-				return fmt.Errorf("set up CEL: %w", err)
-			}
-			c.env = env
-		}
-		ast, issues := c.env.Compile(check.Ready)
-		if issues.Err() != nil {
-			return fmt.Errorf("health.checks for %s %s: %w", check.APIVersion, check.Kind, issues.Err())
-		}
-		if out := ast.OutputType(); !out.IsAssignableType(types.BoolType) && !types.DynType.IsExactType(out) {
-			return fmt.Errorf("health.checks for %s %s: %q gives %s, not bool", check.APIVersion, check.Kind, check.Ready, out)
-		}
-		program, err := c.env.Program(ast, cel.CostLimit(celCost))
-		if err != nil {
-			return fmt.Errorf("health.checks for %s %s: %w", check.APIVersion, check.Kind, err)
-		}
-		c.programs[check.Ready] = program
-	}
-	return nil
-}
-
 // ruleFor returns the CEL expression for the object, empty when kstatus decides.
 func ruleFor(list []v1alpha1.HealthCheck, ref Ref) string {
 	for _, check := range list {
@@ -273,8 +227,8 @@ func ruleFor(list []v1alpha1.HealthCheck, ref Ref) string {
 	return ""
 }
 
-// judge says how an object is, by the rule or by kstatus.
-func (c *checks) judge(object *unstructured.Unstructured, rule string) (status.Status, string) {
+// condition says how an object is, by the rule or by kstatus.
+func condition(rules *health.Rules, object *unstructured.Unstructured, rule string) (status.Status, string) {
 	result, err := status.Compute(object)
 	if err != nil {
 		return status.UnknownStatus, err.Error()
@@ -282,20 +236,13 @@ func (c *checks) judge(object *unstructured.Unstructured, rule string) (status.S
 	if rule == "" || result.Status == status.TerminatingStatus {
 		return result.Status, oneLine(result.Message)
 	}
-	c.mu.Lock()
-	program := c.programs[rule]
-	c.mu.Unlock()
-	if program == nil {
-		return status.UnknownStatus, "health check is not compiled"
-	}
-	out, _, err := program.Eval(map[string]any{"self": object.Object})
-	switch {
-	case err != nil: // most often a status field that isn't there yet
+	switch ready, err := rules.Ready(rule, object.Object); {
+	case err != nil:
 		return status.InProgressStatus, "health check: " + oneLine(err.Error())
-	case out.Value() == true:
-		return status.CurrentStatus, ""
+	case !ready:
+		return status.InProgressStatus, "health check is false: " + rule
 	}
-	return status.InProgressStatus, "health check is false: " + rule
+	return status.CurrentStatus, ""
 }
 
 // oneLine bounds text for a status.

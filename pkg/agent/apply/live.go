@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/health"
 )
 
 // table is what is known of live objects: some hundred bytes each, never the object. Answers to our own requests
@@ -96,14 +97,14 @@ func versionOf(resourceVersion string) uint64 {
 }
 
 // applied notes an object as it is after our own write, or after a comparison found nothing to do.
-func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *checks) {
+func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *health.Rules) {
 	if bundle.Shared {
 		return
 	}
 	ref := RefOf(live)
 	print := fingerprint(live)
 	rule := ruleFor(bundle.Options.Health.Checks, ref)
-	state, message := checks.judge(live, rule)
+	state, message := condition(checks, live, rule)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(ref, bundle.Name)
@@ -170,7 +171,7 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 	var state status.Status
 	var message string
 	if whole {
-		state, message = a.checks.judge(object, rule)
+		state, message = condition(a.checks, object, rule)
 	}
 
 	t.mu.Lock()
@@ -265,7 +266,7 @@ func (a *Applier) Survey(ctx context.Context, mapping Mapping) ([]Seen, error) {
 	before, newest := a.live.known(mapping.GroupVersionKind().GroupKind())
 	found := map[ID]bool{}
 	var out []Seen
-	err = client.list(ctx, mapping, "", v1alpha1.LabelBundle, true, 0, func(object *unstructured.Unstructured) {
+	err = client.list(ctx, mapping, "", selection{labels: v1alpha1.LabelBundle}, true, 0, func(object *unstructured.Unstructured) {
 		found[RefOf(object).ID()] = true
 		if seen := a.Observe(object, false); seen.Drifted {
 			out = append(out, seen)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,11 +18,18 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-// mostPods bounds how many pods of a workload are read for their reasons.
-const mostPods = 50
+// mostPods bounds how many pods of a workload are read for their reasons, mostEvents how many warnings of a namespace.
+const (
+	mostPods   = 50
+	mostEvents = 500
+)
 
 var podMapping = Mapping{
 	GroupVersionResource: schema.GroupVersionResource{Version: "v1", Resource: "pods"}, Kind: "Pod", Namespaced: true,
+}
+
+var eventMapping = Mapping{
+	GroupVersionResource: schema.GroupVersionResource{Version: "v1", Resource: "events"}, Kind: "Event", Namespaced: true,
 }
 
 // workloads have pods by a selector at spec.selector.
@@ -119,9 +127,58 @@ func (a *Applier) askPods(ctx context.Context, client *client, ref Ref) (string,
 		return "", err
 	}
 	var pods []*unstructured.Unstructured
-	err = client.list(ctx, podMapping, ref.Namespace, selector, false, mostPods,
+	err = client.list(ctx, podMapping, ref.Namespace, selection{labels: selector}, false, mostPods,
 		func(pod *unstructured.Unstructured) { pods = append(pods, pod) })
-	return waiting(pods), err
+	if err != nil {
+		return "", err
+	}
+	silent := func(pod *unstructured.Unstructured) bool {
+		reason, _ := podReason(pod)
+		return reason == "" && !podReady(pod)
+	}
+	var warnings map[string]warning
+	if slices.ContainsFunc(pods, silent) {
+		warnings, err = podWarnings(ctx, client, ref.Namespace)
+		if err != nil && !apierrors.IsForbidden(err) { // a tenant's account may see pods and no events
+			return "", err
+		}
+	}
+	return waiting(pods, warnings), nil
+}
+
+// warning is what an event tells of a pod.
+type warning struct {
+	reason, message string
+	at              time.Time
+}
+
+// podWarnings returns the last warning about each pod of a namespace.
+func podWarnings(ctx context.Context, client *client, namespace string) (map[string]warning, error) {
+	last := map[string]warning{}
+	of := selection{fields: "type=Warning,involvedObject.kind=Pod"}
+	err := client.list(ctx, eventMapping, namespace, of, false, mostEvents, func(event *unstructured.Unstructured) {
+		pod, _, _ := unstructured.NestedString(event.Object, "involvedObject", "name")
+		next := warning{at: event.GetCreationTimestamp().Time}
+		next.reason, _, _ = unstructured.NestedString(event.Object, "reason")
+		next.message, _, _ = unstructured.NestedString(event.Object, "message")
+		if seen, _, _ := unstructured.NestedString(event.Object, "lastTimestamp"); seen != "" {
+			if at, err := time.Parse(time.RFC3339, seen); err == nil {
+				next.at = at
+			}
+		}
+		if before, ok := last[pod]; !ok || !next.at.Before(before.at) {
+			last[pod] = next
+		}
+	})
+	return last, err
+}
+
+func podReady(pod *unstructured.Unstructured) bool {
+	conditions, _, _ := unstructured.NestedSlice(pod.Object, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(condition any) bool {
+		fields, ok := condition.(map[string]any)
+		return ok && fields["type"] == "Ready" && fields["status"] == "True"
+	})
 }
 
 func podSelector(workload *unstructured.Unstructured) (string, error) {
@@ -136,11 +193,16 @@ func podSelector(workload *unstructured.Unstructured) (string, error) {
 	return metav1.FormatLabelSelector(&parsed), nil
 }
 
-// waiting summarises why pods are not ready: "2 pods ImagePullBackOff (back-off pulling …)"; pure.
-func waiting(pods []*unstructured.Unstructured) string {
+// waiting summarises why pods are not ready: "2 pods ImagePullBackOff (back-off pulling …)". A pod whose status gives no
+// reason is told by its last warning, such as FailedMount or Unhealthy; pure.
+func waiting(pods []*unstructured.Unstructured, warnings map[string]warning) string {
 	counts, details := map[string]int{}, map[string]string{}
 	for _, pod := range pods {
-		if reason, detail := podReason(pod); reason != "" {
+		reason, detail := podReason(pod)
+		if reason == "" && !podReady(pod) {
+			reason, detail = warnings[pod.GetName()].reason, warnings[pod.GetName()].message
+		}
+		if reason != "" {
 			counts[reason]++
 			if details[reason] == "" {
 				details[reason] = detail

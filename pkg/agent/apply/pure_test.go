@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/health"
 )
 
 func TestInventory(t *testing.T) {
@@ -301,19 +302,26 @@ func TestWaiting(t *testing.T) {
 	crash := pod(`{"status":{"containerStatuses":[{"state":{"waiting":{"reason":"CrashLoopBackOff"}}}]}}`)
 	pending := pod(`{"status":{"conditions":[{"type":"PodScheduled","status":"False","reason":"Unschedulable","message":"0/1 nodes"}]}}`)
 	fine := pod(`{"status":{"containerStatuses":[{"state":{"running":{}}}]}}`)
+	mounting := pod(`{"metadata":{"name":"mounting"},"status":{"containerStatuses":[{"state":{"waiting":{"reason":"ContainerCreating"}}}]}}`)
+	ready := pod(`{"metadata":{"name":"ready"},"status":{"conditions":[{"type":"Ready","status":"True"}]}}`)
+	warnings := map[string]warning{
+		"mounting": {reason: "FailedMount", message: "no secret tls"},
+		"ready":    {reason: "Unhealthy", message: "long ago"},
+	}
 	for name, tc := range map[string]struct {
 		pods []*unstructured.Unstructured
 		want string
 	}{
-		"none": {nil, ""},
-		"fine": {[]*unstructured.Unstructured{fine}, ""},
+		"none":           {nil, ""},
+		"told by events": {[]*unstructured.Unstructured{mounting, ready}, "1 pod FailedMount (no secret tls)"},
+		"fine":           {[]*unstructured.Unstructured{fine}, ""},
 		"some": {
 			[]*unstructured.Unstructured{crash, pull, fine, pull, pending},
 			"2 pods ImagePullBackOff (back-off), 1 pod CrashLoopBackOff, 1 pod Unschedulable (0/1 nodes)",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := waiting(tc.pods); got != tc.want {
+			if got := waiting(tc.pods, warnings); got != tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
@@ -337,15 +345,15 @@ func TestChecks(t *testing.T) {
 		"wrong types": {`self.status.phase > 3`, status.InProgressStatus, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checks := newChecks()
-			err := checks.compile([]v1alpha1.HealthCheck{{Kind: "Boat", Ready: tc.ready}})
+			rules := health.NewRules()
+			err := rules.Compile([]v1alpha1.HealthCheck{{Kind: "Boat", Ready: tc.ready}})
 			if (err != nil) != tc.err {
 				t.Fatalf("compile: %v", err)
 			}
 			if err != nil {
 				return
 			}
-			if got, message := checks.judge(object, tc.ready); got != tc.want {
+			if got, message := condition(rules, object, tc.ready); got != tc.want {
 				t.Errorf("got %s (%s), want %s", got, message, tc.want)
 			}
 		})
