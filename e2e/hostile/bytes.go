@@ -60,7 +60,7 @@ func blobs(answer func(rw http.ResponseWriter, r *http.Request, honest http.Hand
 func spoiledManifest(w *World) {
 	web := w.bundle("web", evil)
 	w.publish(w.next(web))
-	w.lie(registrytest.KindManifest, bundleRepository, web.Digest, func(rw http.ResponseWriter, r *http.Request, honest http.Handler) {
+	w.lie(registrytest.KindManifest, bundleRepository, web.Digest, func(rw http.ResponseWriter, r *http.Request, _ http.Handler) {
 		if r.Method == http.MethodHead {
 			rw.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
 			rw.Header().Set("Docker-Content-Digest", web.Digest)
@@ -102,7 +102,7 @@ func byteAttacks() []Attack {
 			}
 			serveManifest(rw, ocispec.MediaTypeImageManifest, desc.Digest, []byte("{}"))
 		})},
-		{Name: "tag that changes between HEAD and GET", Want: reasons(agent.ReasonDigestMismatch, agent.ReasonKeyNotTrusted, agent.ReasonSignatureMissing), Prepare: served(func(rw http.ResponseWriter, r *http.Request, honest http.Handler, desc ocispec.Descriptor) {
+		{Name: "tag that changes between HEAD and GET", Want: reasons(agent.ReasonDigestMismatch, agent.ReasonKeyNotTrusted, agent.ReasonSignatureMissing), Prepare: served(func(rw http.ResponseWriter, r *http.Request, honest http.Handler, _ ocispec.Descriptor) {
 			if r.Method == http.MethodHead {
 				honest.ServeHTTP(rw, r)
 				return

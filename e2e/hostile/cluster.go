@@ -33,13 +33,6 @@ func (c *cluster) runs() string {
 	return out
 }
 
-// wipe loses everything that runs, as a new cluster in the place of the old one does.
-func (c *cluster) wipe() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.running)
-}
-
 func (c *cluster) Deploy(_ context.Context, deployment agent.Deployment) (apply.Result, error) {
 	var inventory apply.Inventory
 	text := ""

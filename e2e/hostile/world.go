@@ -263,8 +263,8 @@ func (w *World) next(web v1alpha1.TargetBundle) v1alpha1.Target {
 }
 
 // publish pushes and signs a target as the current one.
-func (w *World) publish(target v1alpha1.Target) ocispec.Descriptor {
-	return w.publishDocument(must(json.Marshal(target)), by(w.release))
+func (w *World) publish(target v1alpha1.Target) {
+	w.publishDocument(must(json.Marshal(target)), by(w.release))
 }
 
 func (w *World) publishDocument(document []byte, signers []*signing.Signer) ocispec.Descriptor {

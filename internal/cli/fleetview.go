@@ -90,18 +90,18 @@ func (v *fleetView) reports(ctx context.Context, index v1alpha1.FleetIndex, whol
 }
 
 // look reads and judges the clusters that the filter chooses.
-func (v *fleetView) look(ctx context.Context, filter status.Filter) (v1alpha1.FleetIndex, status.Summary, error) {
+func (v *fleetView) look(ctx context.Context, filter status.Filter) (status.Summary, error) {
 	index, err := v.index(ctx)
 	if err != nil {
-		return index, status.Summary{}, err
+		return status.Summary{}, err
 	}
 	chosen := filter.Select(index)
 	reports, err := v.reports(ctx, chosen, len(chosen.Clusters) == len(index.Clusters))
 	if err != nil {
-		return index, status.Summary{}, err
+		return status.Summary{}, err
 	}
 	clusters := filter.Judged(status.JudgeAll(chosen, reports, status.Options{Now: time.Now(), UnseenAfter: v.unseen}))
-	return index, status.Summarise(chosen, clusters), nil
+	return status.Summarise(chosen, clusters), nil
 }
 
 // filterFlags choose clusters.

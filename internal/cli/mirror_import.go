@@ -135,7 +135,7 @@ func (o *mirrorImportOptions) receiver(s *session) (to oci.Registry, free int64,
 		return nil, 0, nothing, err
 	}
 	to, err = oci.Open(server.Addr+"/"+o.prefix, oci.Options{PlainHTTP: true})
-	available := int64(min(stat.Bavail, 1<<40)) * stat.Bsize //nolint:gosec // at most 2^40 blocks
+	available := int64(min(stat.Bavail, 1<<40)) * stat.Bsize
 	return to, available, server.Close, ofInput(err)
 }
 

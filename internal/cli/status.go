@@ -171,7 +171,7 @@ func lookAt(ctx context.Context, s *session, opts statusOptions, view *fleetView
 	summary := status.Summary{}
 	look := func() (bool, string, error) {
 		var err error
-		_, summary, err = view.look(ctx, filter)
+		summary, err = view.look(ctx, filter)
 		return err == nil && readyFor(summary, opts.cluster), summary.Verdict, err
 	}
 	err := until(ctx, s, opts.wait, opts.interval, look)
@@ -233,7 +233,7 @@ func until(ctx context.Context, s *session, patience, pause time.Duration, ask f
 func watchStatus(ctx context.Context, s *session, opts statusOptions, view *fleetView, filter status.Filter) error {
 	before := ""
 	for {
-		_, summary, err := view.look(ctx, filter)
+		summary, err := view.look(ctx, filter)
 		if err != nil {
 			return err
 		}

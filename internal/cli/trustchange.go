@@ -153,7 +153,7 @@ func (s *session) nextTrust(folder *trustroot.Folder, spec trustroot.Spec, chang
 		spec.Threshold = change.threshold
 	}
 	for _, name := range change.removeKeys {
-		removed := 0
+		var removed int
 		if spec.Keys, removed = dropKey(spec.Keys, name, 0); removed == 0 {
 			return usagef("--remove-root-key %s: it is no root key of version %d; see pinnace trust show", name, spec.Version-1)
 		}

@@ -81,7 +81,7 @@ func runWait(ctx context.Context, s *session, opts waitOptions) error {
 	var summary status.Summary
 	err = until(ctx, s, opts.timeout, opts.interval, func() (bool, string, error) {
 		var err error
-		_, summary, err = view.look(ctx, filter)
+		summary, err = view.look(ctx, filter)
 		return err == nil && reached(summary), summary.Verdict, err
 	})
 	switch {

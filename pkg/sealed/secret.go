@@ -103,7 +103,7 @@ func OpenSecret(with Identities, cluster, namespace string, object map[string]an
 				err = fmt.Errorf("%w: %d values, want 1", ErrDamaged, len(opened))
 			}
 			if err != nil {
-				problems = append(problems, fmt.Errorf("Secret %s/%s: %s.%s: %w", namespace, name, field, key, err))
+				problems = append(problems, fmt.Errorf("secret %s/%s: %s.%s: %w", namespace, name, field, key, err))
 				continue
 			}
 			plain := fmt.Sprint(opened[0])

@@ -33,7 +33,7 @@ func (b *bench) git(ctx context.Context) (err error) {
 		if err := server.Create(ctx, name); err != nil {
 			return err
 		}
-		if _, err := server.Commit(ctx, name, "main", filepath.Join(content), name); err != nil {
+		if _, err := server.Commit(ctx, name, "main", content, name); err != nil {
 			return err
 		}
 		sources += fmt.Sprintf("    - {name: %s, git: {url: %q}, paths: [\"bundles/%[1]s\"], targets: [{}]}\n", name, server.Repository(name))

@@ -56,6 +56,8 @@ func (c *counted) reset() {
 // discard stops the registry and removes what it kept.
 func (c *counted) discard() error {
 	err := c.server.Close()
-	<-c.served
+	if served := <-c.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return errors.Join(err, c.handler.Close(), os.RemoveAll(c.root))
 }

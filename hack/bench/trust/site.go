@@ -97,7 +97,9 @@ func newSite() (s *site, err error) {
 // close stops the registry and removes what it kept.
 func (s *site) close() error {
 	err := s.server.Close()
-	<-s.served
+	if served := <-s.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return errors.Join(err, s.handler.Close(), os.RemoveAll(s.dir))
 }
 

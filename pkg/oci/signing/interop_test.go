@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -149,7 +150,7 @@ func TestCosignVerifiesWhatWeSign(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	keyed := []string{"verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true"}
-	bundled := append(keyed[:len(keyed):len(keyed)], "--new-bundle-format", "--trusted-root", "empty_root.json")
+	bundled := slices.Concat(keyed, []string{"--new-bundle-format", "--trusted-root", "empty_root.json"})
 	for _, test := range []struct {
 		name    string
 		options signing.SignOptions

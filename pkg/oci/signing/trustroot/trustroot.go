@@ -117,8 +117,7 @@ func (t *Trust) Next(documents Documents) (*Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case root.Signed.Version != t.Version()+1:
+	if root.Signed.Version != t.Version()+1 {
 		return nil, fmt.Errorf("%w: root.json has version %d, want %d", ErrInvalid, root.Signed.Version, t.Version()+1)
 	}
 	for _, by := range []*metadata.Metadata[metadata.RootType]{t.root, root} {
