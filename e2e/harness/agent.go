@@ -31,6 +31,8 @@ type AgentOptions struct {
 	StateDir string
 	// Webhook is where the agent listens for notifications; nowhere when empty.
 	Webhook string
+	// Env is added to the agent's environment, as NAME=value.
+	Env []string
 	// Change changes the configuration before it is written.
 	Change func(*v1alpha1.AgentConfig)
 }
@@ -48,6 +50,7 @@ type Agent struct {
 
 	site *Site
 	name string
+	env  []string
 	proc *process.Process
 }
 
@@ -64,7 +67,7 @@ func (s *Site) NewAgent(fleet *Fleet, cluster *Cluster, opts AgentOptions) (*Age
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	a := &Agent{Config: filepath.Join(dir, "agent.yaml"), StateDir: opts.StateDir, site: s, name: opts.Name}
+	a := &Agent{Config: filepath.Join(dir, "agent.yaml"), StateDir: opts.StateDir, site: s, name: opts.Name, env: opts.Env}
 	if a.StateDir == "" {
 		a.StateDir = filepath.Join(dir, "state")
 	}
@@ -113,7 +116,7 @@ func (a *Agent) Start() error {
 	var err error
 	a.proc, err = a.site.procs.Start(process.Command{
 		Name: "pinnace-agent for " + a.name, Program: filepath.Join(a.site.Bin, "pinnace-agent"),
-		Args: []string{"run", "--config", a.Config}, Env: a.site.environment(), Log: a.LogFile(),
+		Args: []string{"run", "--config", a.Config}, Env: append(a.site.environment(), a.env...), Log: a.LogFile(),
 	})
 	return err
 }

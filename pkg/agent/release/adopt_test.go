@@ -162,3 +162,21 @@ spec: {template: {spec: {restartPolicy: Never, nodeSelector: {no: such-node}, co
 		t.Errorf("history (-want +got):\n%s", diff)
 	}
 }
+
+// A chart's test that fails is the deploy's failure, and what was installed stays.
+func TestChartTestFails(t *testing.T) {
+	releaser, _ := newReleaser(t)
+	release := Release{Bundle: "tested", Namespace: "tested", Chart: shop(t, map[string]string{"templates/tests/check.yaml": `apiVersion: batch/v1
+kind: Job
+metadata: {name: check, annotations: {helm.sh/hook: test}}
+spec: {template: {spec: {restartPolicy: Never, nodeSelector: {no: such-node}, containers: [{name: check, image: "check:1"}]}}}
+`})}
+	release.Helm.Test = true
+	release.Helm.Timeout = metav1.Duration{Duration: 5 * time.Second}
+	if _, err := releaser.Deploy(t.Context(), release); err == nil || !strings.Contains(err.Error(), "test: ") {
+		t.Errorf("a chart's test that never ends: %v", err)
+	}
+	if diff := cmp.Diff([]string{"1 deployed"}, history(t, releaser, release)); diff != "" {
+		t.Errorf("history (-want +got):\n%s", diff)
+	}
+}
