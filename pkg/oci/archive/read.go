@@ -28,35 +28,15 @@ func Walk(r io.Reader, limits Limits, visit func(name string, content []byte) er
 		r: compressed, left: limits.Unpacked + int64(limits.Files)*2048 + 10<<10,
 		err: tooLarge("", "unpacks to more than %d bytes", limits.Unpacked),
 	}
-	archive := tar.NewReader(inflated)
-	seen := newPaths(limits)
-	var unpacked int64
-	for {
-		header, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+	err = entries(tar.NewReader(inflated), limits, func(name string, size int64, r io.Reader) error {
+		content, err := readContent(r, size)
 		if err != nil {
-			return readError("", err)
+			return readError(name, err)
 		}
-		name, err := checkHeader(header, seen)
-		if err != nil {
-			return err
-		}
-		if header.Typeflag == tar.TypeDir {
-			continue
-		}
-		if header.Size < 0 || header.Size > limits.Unpacked-unpacked {
-			return tooLarge(header.Name, "unpacks to more than %d bytes", limits.Unpacked)
-		}
-		unpacked += header.Size
-		content, err := readContent(archive, header.Size)
-		if err != nil {
-			return readError(header.Name, err)
-		}
-		if err := visit(name, content); err != nil {
-			return err
-		}
+		return visit(name, content)
+	})
+	if err != nil {
+		return err
 	}
 	// To the end, so that gzip checks its sum.
 	if _, err := io.Copy(io.Discard, inflated); err != nil {

@@ -41,19 +41,14 @@ func TarHeader(name string, size int64) ([]byte, error) {
 // TarPadded is how many bytes a file's content takes in a tar.
 func TarPadded(size int64) int64 { return (size + TarBlock - 1) / TarBlock * TarBlock }
 
-// WalkTar reads an uncompressed tar from its beginning to its end and calls visit for each regular file, in order, with
-// its clean path, its size and its content, which visit reads as far as it wants. It refuses what [Walk] refuses: other
-// than regular files and folders, unsafe and repeated paths, and what is beyond the limits.
-func WalkTar(r io.Reader, limits Limits, visit func(name string, size int64, content io.Reader) error) error {
-	limits = limits.withDefaults()
-	packed := &bounded{r: r, left: limits.Packed, err: tooLarge("", "the archive has more than %d bytes", limits.Packed)}
-	archive := tar.NewReader(packed)
+// entries calls visit for each regular file until the end of the archive, and refuses what [Walk] refuses.
+func entries(archive *tar.Reader, limits Limits, visit func(name string, size int64, content io.Reader) error) error {
 	seen := newPaths(limits)
 	var unpacked int64
 	for {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return readError("", err)
@@ -72,6 +67,17 @@ func WalkTar(r io.Reader, limits Limits, visit func(name string, size int64, con
 		if err := visit(name, header.Size, archive); err != nil {
 			return err
 		}
+	}
+}
+
+// WalkTar reads an uncompressed tar from its beginning to its end and calls visit for each regular file, in order, with
+// its clean path, its size and its content, which visit reads as far as it wants. It refuses what [Walk] refuses: other
+// than regular files and folders, unsafe and repeated paths, and what is beyond the limits.
+func WalkTar(r io.Reader, limits Limits, visit func(name string, size int64, content io.Reader) error) error {
+	limits = limits.withDefaults()
+	packed := &bounded{r: r, left: limits.Packed, err: tooLarge("", "the archive has more than %d bytes", limits.Packed)}
+	if err := entries(tar.NewReader(packed), limits, visit); err != nil {
+		return err
 	}
 	// Behind the end only zeros may stand: another archive could hide there.
 	rest := make([]byte, 32<<10)
