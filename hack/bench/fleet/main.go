@@ -11,21 +11,19 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
 	"time"
+
+	"pinnace.dev/pinnace/hack/bench/figures"
 )
 
-func main() {
-	agents := flag.Int("agents", 5000, "simulated clusters")
-	interval := flag.Duration("interval", time.Minute, "between an agent's polls")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := measure(ctx, *agents, *interval)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench fleet:", err)
-		os.Exit(1)
+func main() { figures.Main(run) }
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("fleet", flag.ContinueOnError)
+	agents := flags.Int("agents", 5000, "simulated clusters")
+	interval := flags.Duration("interval", time.Minute, "between an agent's polls")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
+	return measure(ctx, *agents, *interval)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"time"
 
@@ -26,16 +25,9 @@ var closure = mirrortest.Fleet{
 // latency is what the proxies add to every answer.
 const latency = 50 * time.Millisecond
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "mirror: %v\n", err)
-		os.Exit(1) //nolint:gocritic // nothing is left to clean up: run has returned
-	}
-}
+func main() { figures.Main(run) }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context, _ []string) (err error) {
 	bin := os.Getenv("PINNACE_BIN")
 	if bin == "" {
 		return errors.New("PINNACE_BIN is not set; run: make bench-mirror")

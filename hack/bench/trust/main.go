@@ -7,25 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 
+	"pinnace.dev/pinnace/hack/bench/figures"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 	"pinnace.dev/pinnace/pkg/oci/signing/signingtest"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
-	}
-}
+func main() { figures.Main(run) }
 
 // bench is one run: who signs, and whom is trusted.
 type bench struct {
