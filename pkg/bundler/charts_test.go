@@ -357,15 +357,15 @@ version: 1.0.0
 dependencies:
   - {name: web, version: ">=1 <2", repository: "%[1]s/charts", alias: front, condition: front.enabled}
   - {name: db, version: 1.x, repository: "oci://%[2]s/charts"}
-  - {name: shared, version: "*", repository: "file://../shared"}
+  - {name: shared, version: "*", repository: "file://../common"}
   - {name: held, version: 0.1.0, repository: "https://nowhere.invalid"}
 `, repository.URL, server.Prefix()),
 		"web/pinnace.yaml":                 bundleHead + "spec: {helm: {plainHTTP: true, install: apply, values: {front: {greeting: hi}, db: {greeting: ho}}}}\n",
 		"web/charts/held/Chart.yaml":       "apiVersion: v2\nname: held\nversion: 0.1.0\n",
 		"web/charts/held/templates/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: held}\n",
-		"shared/Chart.yaml": fmt.Sprintf("apiVersion: v2\nname: shared\nversion: 0.3.0\ndependencies: [{name: base, version: 1.0.0, repository: %q}]\n",
+		"common/Chart.yaml": fmt.Sprintf("apiVersion: v2\nname: shared\nversion: 0.3.0\ndependencies: [{name: base, version: 1.0.0, repository: %q}]\n",
 			repository.URL+"/charts"),
-		"shared/templates/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\n",
+		"common/templates/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\n",
 	}
 }
 
