@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -259,21 +260,26 @@ func percent(amount *intstr.IntOrString) int {
 
 func TestSimulation(t *testing.T) {
 	const shards = 8
-	for shard := range shards {
-		t.Run(fmt.Sprint(shard), func(t *testing.T) {
-			t.Parallel()
-			ends := map[v1alpha1.RolloutPhase]int{}
-			for seed := uint64(shard); seed < simSeeds; seed += shards {
-				w := newWorld(t, seed)
-				end := w.run()
-				ends[end.Phase]++
-				if end.Phase == v1alpha1.RolloutAborted && !w.troubled {
-					t.Fatalf("seed %d: aborted although nothing is wrong: %s", seed, end.Message)
+	var mu sync.Mutex
+	ends := map[v1alpha1.RolloutPhase]int{}
+	t.Run("shards", func(t *testing.T) {
+		for shard := range shards {
+			t.Run(fmt.Sprint(shard), func(t *testing.T) {
+				t.Parallel()
+				for seed := uint64(shard); seed < simSeeds; seed += shards {
+					w := newWorld(t, seed)
+					end := w.run()
+					mu.Lock()
+					ends[end.Phase]++
+					mu.Unlock()
+					if end.Phase == v1alpha1.RolloutAborted && !w.troubled {
+						t.Fatalf("seed %d: aborted although nothing is wrong: %s", seed, end.Message)
+					}
 				}
-			}
-			if ends[v1alpha1.RolloutCompleted] == 0 || ends[v1alpha1.RolloutAborted] == 0 {
-				t.Errorf("the seeds are one-sided: %v", ends)
-			}
-		})
+			})
+		}
+	})
+	if ends[v1alpha1.RolloutCompleted] == 0 || ends[v1alpha1.RolloutAborted] == 0 {
+		t.Errorf("the seeds are one-sided: %v", ends)
 	}
 }
