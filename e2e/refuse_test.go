@@ -92,6 +92,8 @@ func TestRefusedTargets(t *testing.T) {
 		})
 	}
 	ok(t, fleet.SetCurrent(ctx, name, current))
+	sync(t, agent) // what is in force stays acceptable while a newer target is incomplete
+	ok(t, fleet.SetCurrent(ctx, name, first))
 	_, err = agent.SyncOnce(ctx)
 	wantExit(t, err, 6, "Rollback", "a deliberate return is a new generation")
 }

@@ -10,7 +10,7 @@ import (
 
 // pinnace deploy asks a real API server what a bundle would change, and changes nothing.
 func TestDeployAsksTheCluster(t *testing.T) {
-	cluster, fleet := newCluster(t, "factory-01"), newFleet(t, registry.Addr)
+	cluster, fleet := newCluster(t, "rehearsed"), newFleet(t, registry.Addr)
 	ok(t, fleet.Write("bundles/try/pinnace.yaml", "apiVersion: pinnace.dev/v1alpha1\nkind: Bundle\nspec: {namespace: try, targets: [{}]}\n"))
 	ok(t, fleet.Write("bundles/try/objects.yaml", `apiVersion: v1
 kind: ConfigMap

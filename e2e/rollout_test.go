@@ -34,11 +34,11 @@ func TestRollout(t *testing.T) {
 	names := []string{"factory-01", "store-42", "ship-7"}
 	clusters := map[string]*harness.Cluster{}
 	for _, name := range names {
-		clusters[name] = newCluster(t, name)
+		clusters[name] = newCluster(t, "rollout-"+name)
 		key, err := site.NewKey(ctx, "rollout-"+name)
 		ok(t, err)
 		ok(t, fleet.AddStatusKey(name, key))
-		start(t, newAgent(t, fleet, clusters[name], harness.AgentOptions{StatusKey: key, Change: func(config *v1alpha1.AgentConfig) {
+		start(t, newAgent(t, fleet, clusters[name], harness.AgentOptions{Name: name, StatusKey: key, Change: func(config *v1alpha1.AgentConfig) {
 			config.Spec.Heartbeat = metav1.Duration{Duration: 5 * time.Second}
 		}}))
 	}

@@ -139,8 +139,8 @@ func (c *Cluster) WaitGone(ctx context.Context, object client.Object, namespace,
 	})
 }
 
-// Versions returns the resource versions of the BundleDeployments and of every Deployment and ConfigMap: two
-// equal answers mean that nobody wrote in between.
+// Versions returns the resource version of every Deployment and ConfigMap, and of the BundleDeployments what was asked
+// for and applied, for their status tells of refusals too: two equal answers mean that nothing was applied in between.
 func (c *Cluster) Versions(ctx context.Context) (map[string]string, error) {
 	versions := map[string]string{}
 	lists := map[string]client.ObjectList{
@@ -154,10 +154,15 @@ func (c *Cluster) Versions(ctx context.Context) (map[string]string, error) {
 		}
 		err := meta.EachListItem(list, func(item runtime.Object) error {
 			object, err := meta.Accessor(item)
-			if err == nil {
-				versions[kind+" "+object.GetNamespace()+"/"+object.GetName()] = object.GetResourceVersion()
+			if err != nil {
+				return err
 			}
-			return err
+			version := object.GetResourceVersion()
+			if deployment, ok := item.(*v1alpha1.BundleDeployment); ok {
+				version = fmt.Sprintf("%d %s", deployment.Generation, deployment.Status.AppliedDigest)
+			}
+			versions[kind+" "+object.GetNamespace()+"/"+object.GetName()] = version
+			return nil
 		})
 		if err != nil {
 			return nil, err
