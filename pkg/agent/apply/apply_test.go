@@ -429,6 +429,22 @@ func TestTerminatingNamespace(t *testing.T) {
 	}
 }
 
+// Of the workers that wait for one namespace the first to see it gone makes it again; the others must not then wait
+// for the new one to go.
+func TestNamespaceMadeAnewByAnother(t *testing.T) {
+	applier, _ := newApplier(t, Options{Wait: 2 * time.Second})
+	bundle := Bundle{Name: "anew", Namespace: "anew", Objects: planetest.Parse(t, web)[:1]}
+	mustApply(t, applier, bundle)
+	client, err := applier.client(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := &run{Applier: applier, client: client, bundle: bundle}
+	if err := waiting.waitGone(t.Context(), namespaces, "", "anew"); err != nil {
+		t.Errorf("waits for a namespace that nobody deletes: %v", err)
+	}
+}
+
 func TestPruneDisabled(t *testing.T) {
 	applier, _ := newApplier(t, Options{})
 	bundle := Bundle{Name: "off", Namespace: "off", Objects: planetest.Parse(t, web)}

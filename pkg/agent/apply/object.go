@@ -218,7 +218,8 @@ func (r *run) established(ctx context.Context, object *unstructured.Unstructured
 	return nil
 }
 
-// waitGone waits until an object that is being deleted is gone.
+// waitGone waits until an object that is being deleted is gone; a new one of that name, which another worker or
+// another client may have made since, means that it is.
 func (r *run) waitGone(ctx context.Context, mapping Mapping, namespace, name string) error {
 	var finalizers []string
 	err := r.poll(ctx, func() (bool, error) {
@@ -226,10 +227,11 @@ func (r *run) waitGone(ctx context.Context, mapping Mapping, namespace, name str
 		if apierrors.IsNotFound(err) {
 			return true, nil
 		}
-		if err == nil {
-			finalizers = live.GetFinalizers()
+		if err != nil {
+			return false, err
 		}
-		return false, err
+		finalizers = live.GetFinalizers()
+		return live.GetDeletionTimestamp() == nil, nil
 	})
 	if errors.Is(err, errTimeout) && len(finalizers) > 0 {
 		return fmt.Errorf("%w: finalizers %s hold it; their controller must finish, or remove them",
