@@ -18,36 +18,44 @@ type Comparison struct {
 
 // DryRun compares one of the bundle's objects with the cluster, in two requests, and changes nothing.
 func (a *Applier) DryRun(ctx context.Context, bundle Bundle, object *unstructured.Unstructured) (Comparison, error) {
+	client, mapping, comparison, err := a.observe(ctx, bundle, object)
+	if err != nil || comparison.Live == nil {
+		return comparison, err
+	}
+	merged, created, err := client.apply(ctx, mapping, comparison.Desired, applyOptions{manager: bundle.manager(), dryRun: true})
+	if err != nil {
+		return Comparison{}, fmt.Errorf("dry run of %s: %w", RefOf(comparison.Desired), err)
+	}
+	if created { // deleted in between
+		return Comparison{Desired: comparison.Desired}, nil
+	}
+	comparison.Merged = merged
+	return comparison, nil
+}
+
+// observe reads one of the bundle's objects, with the bundle's rights: the comparison has no Merged yet.
+func (a *Applier) observe(ctx context.Context, bundle Bundle, object *unstructured.Unstructured) (*client, Mapping, Comparison, error) {
 	client, err := a.client(bundle)
 	if err != nil {
-		return Comparison{}, err
+		return nil, Mapping{}, Comparison{}, err
 	}
 	desired, err := a.prepareOne(ctx, bundle, object)
 	if err != nil {
-		return Comparison{}, err
+		return nil, Mapping{}, Comparison{}, err
 	}
 	ref := RefOf(desired)
 	mapping, err := a.kinds.Mapping(ctx, ref)
 	if err != nil {
-		return Comparison{}, err
+		return nil, Mapping{}, Comparison{}, err
 	}
-	comparison := Comparison{Desired: desired}
 	live, err := client.get(ctx, mapping, ref.Namespace, ref.Name, false)
 	switch {
 	case apierrors.IsNotFound(err):
-		return comparison, nil
+		live = nil
 	case err != nil:
-		return Comparison{}, fmt.Errorf("read %s: %w", ref, err)
+		return nil, Mapping{}, Comparison{}, fmt.Errorf("read %s: %w", ref, err)
 	}
-	merged, created, err := client.apply(ctx, mapping, desired, applyOptions{manager: bundle.manager(), dryRun: true})
-	if err != nil {
-		return Comparison{}, fmt.Errorf("dry run of %s: %w", ref, err)
-	}
-	if created { // deleted in between
-		return comparison, nil
-	}
-	comparison.Live, comparison.Merged = live, merged
-	return comparison, nil
+	return client, mapping, Comparison{Desired: desired, Live: live}, nil
 }
 
 // Repair applies one of the bundle's objects again, fields of drift ignore rules left as they are.

@@ -13,26 +13,11 @@ import (
 // [Applier.DryRun] it also asks about objects that are not there: the server validates and defaults them, and its
 // webhooks have their say. What goes to a namespace that doesn't exist yet is tried in another one.
 func (a *Applier) Rehearse(ctx context.Context, bundle Bundle, object *unstructured.Unstructured) (Comparison, error) {
-	client, err := a.client(bundle)
+	client, mapping, comparison, err := a.observe(ctx, bundle, object)
 	if err != nil {
 		return Comparison{}, err
 	}
-	desired, err := a.prepareOne(ctx, bundle, object)
-	if err != nil {
-		return Comparison{}, err
-	}
-	ref := RefOf(desired)
-	mapping, err := a.kinds.Mapping(ctx, ref)
-	if err != nil {
-		return Comparison{}, err
-	}
-	comparison := Comparison{Desired: desired}
-	switch comparison.Live, err = client.get(ctx, mapping, ref.Namespace, ref.Name, false); {
-	case apierrors.IsNotFound(err):
-		comparison.Live = nil
-	case err != nil:
-		return Comparison{}, fmt.Errorf("read %s: %w", ref, err)
-	}
+	desired, ref := comparison.Desired, RefOf(comparison.Desired)
 	options := applyOptions{manager: bundle.manager(), dryRun: true}
 	comparison.Merged, _, err = client.apply(ctx, mapping, desired, options)
 	if apierrors.IsNotFound(err) && comparison.Live == nil && ref.Namespace != "" {
