@@ -1,6 +1,7 @@
 // Command mirror measures mirroring on a made-up closure of about 2 GiB: 40 images of two platforms that share layers,
 // and 150 bundles. Registries and pinnace run as processes of their own; a proxy before each registry counts requests
-// and adds latency. It prints "name value unit" lines, and progress on stderr.
+// and adds latency. It prints "name value unit" lines, and progress on stderr. Arguments choose parts: plan, sync, media,
+// stops; all without.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"pinnace.dev/pinnace/hack/bench/figures"
@@ -27,7 +29,7 @@ const latency = 50 * time.Millisecond
 
 func main() { figures.Main(run) }
 
-func run(ctx context.Context, _ []string) (err error) {
+func run(ctx context.Context, args []string) (err error) {
 	bin := os.Getenv("PINNACE_BIN")
 	if bin == "" {
 		return errors.New("PINNACE_BIN is not set; run: make bench-mirror")
@@ -43,18 +45,21 @@ func run(ctx context.Context, _ []string) (err error) {
 	b := &bench{program: filepath.Join(bin, "pinnace"), dir: dir, fleet: closure}
 	defer func() { err = errors.Join(err, b.close()) }()
 	for _, step := range []struct {
-		what string
-		do   func(context.Context) error
+		what, part string
+		do         func(context.Context) error
 	}{
-		{"make the closure", b.prepare},
-		{"plan", b.plan},
-		{"sync without latency", func(ctx context.Context) error { return b.compare(ctx, 0, "sync_ratio_0ms") }},
-		{"sync of nothing", b.noop},
-		{"sync with latency", func(ctx context.Context) error { return b.compare(ctx, latency, "sync_ratio_50ms") }},
-		{"export, import, kill", b.media},
-		{"delta", b.delta},
-		{"stops", b.stops},
+		{"make the closure", "", b.prepare},
+		{"plan", "plan", b.plan},
+		{"sync without latency", "sync", func(ctx context.Context) error { return b.compare(ctx, 0, "sync_ratio_0ms") }},
+		{"sync of nothing", "sync", b.noop},
+		{"sync with latency", "sync", func(ctx context.Context) error { return b.compare(ctx, latency, "sync_ratio_50ms") }},
+		{"export, import, kill", "media", b.media},
+		{"delta", "media", b.delta},
+		{"stops", "stops", b.stops},
 	} {
+		if len(args) > 0 && step.part != "" && !slices.Contains(args, step.part) {
+			continue
+		}
 		started := time.Now()
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)

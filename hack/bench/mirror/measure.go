@@ -26,7 +26,6 @@ type bench struct {
 	fleet   mirrortest.Fleet
 	servers []*server
 	peak    int64 // bytes of memory
-	total   int64 // bytes of the closure
 
 	centre  *server
 	signer  *signing.Signer
@@ -111,7 +110,6 @@ func (b *bench) plan(ctx context.Context) error {
 		return err
 	}
 	note("the closure has %d MiB", planned.Bytes/mib)
-	b.total = planned.Bytes
 	return b.drop(site)
 }
 
@@ -189,8 +187,10 @@ func (b *bench) importArgs(dir string, to *server, receipt string) []string {
 // media exports everything, kills the import in its middle, and measures how long the next one takes to go on: from its
 // start to the first byte that it sends.
 func (b *bench) media(ctx context.Context) error {
-	if err := b.drop(b.site); err != nil {
-		return err
+	if b.site != nil {
+		if err := b.drop(b.site); err != nil {
+			return err
+		}
 	}
 	dir := filepath.Join(b.dir, "full")
 	if err := b.export(ctx, dir, "--volume-size", "700MB"); err != nil {
@@ -201,11 +201,15 @@ func (b *bench) media(ctx context.Context) error {
 		return err
 	}
 	b.receipt = filepath.Join(b.dir, "receipt.json")
+	exported, err := bytesIn(dir)
+	if err != nil {
+		return err
+	}
 	cmd := b.command(ctx, b.importArgs(dir, b.site, b.receipt)...)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	if err := waitFor(ctx, func() bool { return b.site.proxy.sent.Load() > b.total/3 }); err != nil {
+	if err := waitFor(ctx, func() bool { return b.site.proxy.sent.Load() > exported/3 }); err != nil {
 		return err
 	}
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
@@ -259,22 +263,28 @@ func (b *bench) delta(ctx context.Context) error {
 	if err := b.export(ctx, dir, "--have", b.receipt); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(dir)
+	written, err := bytesIn(dir)
 	if err != nil {
 		return err
-	}
-	var written int64
-	for _, entry := range entries {
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		written += info.Size()
 	}
 	note("%d bytes changed, the export has %d", planned.Bytes, written)
 	figures.Report("delta_overhead_percent", 100*float64(written-planned.Bytes)/float64(planned.Bytes), "%")
 	_, err = b.pinnace(ctx, b.importArgs(dir, b.site, b.receipt)...)
 	return err
+}
+
+// bytesIn is the size of the files in a folder.
+func bytesIn(dir string) (int64, error) {
+	entries, err := os.ReadDir(dir)
+	var n int64
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil {
+			return n, err
+		}
+		n += info.Size()
+	}
+	return n, err
 }
 
 // kills and cuts are how often an import is stopped in each way.

@@ -60,6 +60,9 @@ type Imported struct {
 // Holdings are a have, to be asked.
 type Holdings struct {
 	byDigest map[digest.Digest][]string // repositories
+	// short are those of which only the beginning of the digest is known, of shortLength characters.
+	short       map[digest.Digest][]string
+	shortLength int
 }
 
 const digestSize = 32
@@ -97,27 +100,47 @@ func rawDigest(d digest.Digest) ([]byte, bool) {
 func (h *Have) Holdings() (*Holdings, error) {
 	out := &Holdings{byDigest: map[digest.Digest][]string{}}
 	for _, repository := range slices.Sorted(maps.Keys(h.Repositories)) {
-		raw, err := base64.RawStdEncoding.DecodeString(h.Repositories[repository])
-		if err != nil || len(raw)%digestSize != 0 {
-			return nil, fmt.Errorf("have: repository %q: %w", repository, oci.ErrDamaged)
+		digests, err := h.In(repository)
+		if err != nil {
+			return nil, err
 		}
-		for sum := range slices.Chunk(raw, digestSize) {
-			d := digest.NewDigestFromBytes(digest.SHA256, sum)
+		for _, d := range digests {
 			out.byDigest[d] = append(out.byDigest[d], repository)
 		}
 	}
 	return out, nil
 }
 
+// In returns what a repository holds.
+func (h *Have) In(repository string) ([]digest.Digest, error) {
+	raw, err := base64.RawStdEncoding.DecodeString(h.Repositories[repository])
+	if err != nil || len(raw)%digestSize != 0 {
+		return nil, fmt.Errorf("have: repository %q: %w", repository, oci.ErrDamaged)
+	}
+	var digests []digest.Digest
+	for sum := range slices.Chunk(raw, digestSize) {
+		digests = append(digests, digest.NewDigestFromBytes(digest.SHA256, sum))
+	}
+	return digests, nil
+}
+
 // Has says whether the receiver has a blob or manifest in any repository.
-func (h *Holdings) Has(d digest.Digest) bool { return h != nil && len(h.byDigest[d]) > 0 }
+func (h *Holdings) Has(d digest.Digest) bool { return len(h.In(d)) > 0 }
 
 // In returns the repositories that have it.
 func (h *Holdings) In(d digest.Digest) []string {
 	if h == nil {
 		return nil
 	}
-	return h.byDigest[d]
+	in := h.byDigest[d]
+	if h.shortLength > 0 && h.shortLength < len(d) {
+		for _, repository := range h.short[d[:h.shortLength]] {
+			if !slices.Contains(in, repository) {
+				in = append(in[:len(in):len(in)], repository)
+			}
+		}
+	}
+	return in
 }
 
 // Add notes that repositories have a blob or manifest.
@@ -129,8 +152,13 @@ func (h *Holdings) Add(d digest.Digest, repositories ...string) {
 	}
 }
 
-// All are digests with the repositories that have them.
-func (h *Holdings) All() map[digest.Digest][]string { return h.byDigest }
+// AddShort notes that a repository has what begins with a digest's first characters: always as many.
+func (h *Holdings) AddShort(short digest.Digest, repository string) {
+	if h.short == nil {
+		h.short, h.shortLength = map[digest.Digest][]string{}, len(short)
+	}
+	h.short[short] = append(h.short[short], repository)
+}
 
 // Len is how many different blobs and manifests there are.
 func (h *Holdings) Len() int { return len(h.byDigest) }
@@ -188,27 +216,38 @@ func (t *taking) all(ctx context.Context, registry oci.Registry, names []string)
 			if err != nil {
 				return err
 			}
-			tags, err := repo.Tags(ctx)
-			if err != nil {
-				return err
-			}
-			seen := map[digest.Digest]bool{}
-			for _, tag := range tags {
-				desc, err := repo.Resolve(ctx, tag)
-				if errors.Is(err, oci.ErrNotFound) {
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				if err := t.manifest(ctx, repo, name, desc, seen); err != nil {
-					return err
-				}
-			}
-			return nil
+			return t.repository(ctx, repo, name)
 		})
 	}
 	return runAll(ctx, t.jobs, work)
+}
+
+// Contents are the tagged manifests of a repository, and what they name and is there.
+func Contents(ctx context.Context, repo oci.Repository) ([]digest.Digest, error) {
+	t := taking{held: map[string][]digest.Digest{}}
+	err := t.repository(ctx, repo, "")
+	return t.held[""], err
+}
+
+func (t *taking) repository(ctx context.Context, repo oci.Repository, name string) error {
+	tags, err := repo.Tags(ctx)
+	if err != nil {
+		return err
+	}
+	seen := map[digest.Digest]bool{}
+	for _, tag := range tags {
+		desc, err := repo.Resolve(ctx, tag)
+		if errors.Is(err, oci.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.manifest(ctx, repo, name, desc, seen); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // manifest notes a manifest and what it names, where that is there: of an index not every platform is.

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/mirror"
@@ -291,39 +289,6 @@ func (m *Medium) lacking(plan *mirror.Plan) []Held {
 		}
 	}
 	return lacking
-}
-
-// gone are manifests that are kept and that the receiver hasn't.
-func (i *importing) gone(ctx context.Context) ([]Held, error) {
-	kept, err := i.index.kept()
-	if err != nil {
-		return nil, err
-	}
-	var mu sync.Mutex
-	var gone []Held
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(cmp.Or(i.Jobs, transfer.DefaultJobs))
-	for d, names := range kept.All() {
-		for _, name := range names {
-			group.Go(func() error {
-				repo, err := i.To.Repository(name)
-				if err != nil {
-					return err
-				}
-				_, err = repo.Resolve(ctx, d.String())
-				if errors.Is(err, oci.ErrNotFound) {
-					mu.Lock()
-					defer mu.Unlock()
-					gone = append(gone, Held{Blob: mirror.Blob{Digest: d}, In: []string{name}})
-					return nil
-				}
-				return err
-			})
-		}
-	}
-	err = group.Wait()
-	slices.SortFunc(gone, func(a, b Held) int { return cmp.Compare(a.Digest, b.Digest) })
-	return gone, err
 }
 
 // partial keeps of a plan the blobs that are on the volumes which are there.

@@ -54,7 +54,7 @@ type Index struct {
 	// Held are blobs and manifests of the entries that the receiver is said to have.
 	Held []Held `json:"held,omitempty"`
 	// Kept are manifests of the closure that the receiver is said to have whole, and that need no tag: by repository,
-	// as in a have.
+	// the first 8 bytes of their digests, sorted, base64.
 	Kept map[string]string `json:"kept,omitempty"`
 }
 
@@ -98,7 +98,7 @@ func (x *Index) Bytes() int64 {
 
 // Holdings are what a receiver has after the import.
 func (x *Index) Holdings() (*mirror.Holdings, error) {
-	base := mirror.Have{Repositories: x.Kept}
+	var base mirror.Have
 	have, err := base.With(x.Closure(), "", x.IssuedAt.Time)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,13 @@ func (x *Index) Holdings() (*mirror.Holdings, error) {
 	for _, held := range x.Held {
 		holdings.Add(held.Digest, held.In...)
 	}
-	return holdings, nil
+	kept, err := x.kept()
+	for repository, digests := range kept {
+		for _, short := range digests {
+			holdings.AddShort(short, repository)
+		}
+	}
+	return holdings, err
 }
 
 // Closure is what the index describes, without what is kept.
@@ -172,12 +178,6 @@ func (x *Index) check() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// kept reads what is kept.
-func (x *Index) kept() (*mirror.Holdings, error) {
-	have := mirror.Have{Repositories: x.Kept}
-	return have.Holdings()
 }
 
 func (v *Volume) check(placed map[digest.Digest]int64) error {

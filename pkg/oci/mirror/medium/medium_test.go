@@ -110,13 +110,18 @@ func (w *world) export(t *testing.T, have []byte, volumeSize int64, clusters ...
 	return dir
 }
 
-func (w *world) exportTo(t *testing.T, dir string, have []byte, volumeSize int64, clusters ...string) (*medium.Index, error) {
+func (w *world) find(t *testing.T, clusters ...string) *mirror.Closure {
 	t.Helper()
-	centre := w.centre.Registry(t)
-	closure, err := mirror.Find(t.Context(), mirror.From{Registry: centre, Host: w.host, Verifier: w.verifier}, mirror.Selection{Clusters: clusters})
+	from := mirror.From{Registry: w.centre.Registry(t), Host: w.host, Verifier: w.verifier}
+	closure, err := mirror.Find(t.Context(), from, mirror.Selection{Clusters: clusters})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return closure
+}
+
+func (w *world) exportTo(t *testing.T, dir string, have []byte, volumeSize int64, clusters ...string) (*medium.Index, error) {
+	t.Helper()
 	var holdings *mirror.Holdings
 	if have != nil {
 		payload, err := mirror.UnwrapUnsafe(have)
@@ -131,10 +136,25 @@ func (w *world) exportTo(t *testing.T, dir string, have []byte, volumeSize int64
 			t.Fatal(err)
 		}
 	}
+	return w.exportWith(t, dir, holdings, nil, volumeSize, clusters...)
+}
+
+// exportOver exports what a base leaves over.
+func (w *world) exportOver(t *testing.T, dir string, holdings *mirror.Holdings, base *medium.Base, clusters ...string) *medium.Index {
+	t.Helper()
+	index, err := w.exportWith(t, dir, holdings, base, 0, clusters...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return index
+}
+
+func (w *world) exportWith(t *testing.T, dir string, holdings *mirror.Holdings, base *medium.Base, volumeSize int64, clusters ...string) (*medium.Index, error) {
+	t.Helper()
 	w.exports++
 	return medium.Export(t.Context(), medium.ExportOptions{
-		Closure: closure, Open: mirror.Opener(centre, w.host), Dir: dir, Have: holdings, VolumeSize: volumeSize, Validity: 24 * time.Hour,
-		Sequence: int64(w.exports), Sign: w.signer.SignEnvelope, Now: now, Engine: transfer.New(transfer.Options{}),
+		Closure: w.find(t, clusters...), Open: mirror.Opener(w.centre.Registry(t), w.host), Dir: dir, Have: holdings, Base: base, VolumeSize: volumeSize,
+		Validity: 24 * time.Hour, Sequence: int64(w.exports), Sign: w.signer.SignEnvelope, Now: now, Engine: transfer.New(transfer.Options{}),
 	})
 }
 
@@ -346,22 +366,22 @@ func TestBaseIsChecked(t *testing.T) {
 	if !errors.As(err, &refused) {
 		t.Fatalf("import without the base: got %v, want a refusal", err)
 	}
-	listed := map[digest.Digest]bool{}
-	for _, blob := range refused.Blobs {
-		listed[blob.Digest] = true
+	listed := func(d digest.Digest, repository string) bool {
+		return slices.ContainsFunc(refused.Blobs, func(blob medium.Held) bool {
+			return strings.HasPrefix(d.String(), blob.Digest.String()) && slices.Contains(blob.In, repository)
+		})
 	}
-	kept := mirror.Have{Repositories: index.Kept}
-	holdings, err := kept.Holdings()
-	if err != nil {
-		t.Fatal(err)
+	carried := map[string]bool{}
+	for _, entry := range index.Entries {
+		carried[entry.Key()] = !entry.Held
 	}
-	for d := range holdings.All() {
-		if !listed[d] {
-			t.Errorf("%s is kept, and not listed", d)
+	for _, entry := range w.find(t, "site-00").Entries {
+		if !carried[entry.Key()] && !listed(entry.Digest, entry.Repository) {
+			t.Errorf("%s is left out, and not listed", entry.Key())
 		}
 	}
 	for _, held := range index.Held {
-		if !listed[held.Digest] {
+		if !listed(held.Digest, held.In[0]) {
 			t.Errorf("%s is held, and not listed", held.Digest)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -108,7 +107,7 @@ func trim(closure *mirror.Closure, have *mirror.Holdings) (*mirror.Closure, map[
 		}
 		trimmed.Entries = append(trimmed.Entries, &short)
 	}
-	return &trimmed, mirror.NewHave("", time.Time{}, kept).Repositories
+	return &trimmed, abbreviate(kept)
 }
 
 type packer struct {
