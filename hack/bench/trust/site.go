@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -79,7 +78,7 @@ func newSite() (s *site, err error) {
 	if s.dir, err = os.MkdirTemp("", "bench-trust-"); err != nil {
 		return nil, err
 	}
-	if s.handler, err = registry.New(registry.Options{Root: filepath.Join(s.dir, "registry")}); err != nil {
+	if s.handler, err = registry.New(registry.Options{}); err != nil {
 		return nil, err
 	}
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
