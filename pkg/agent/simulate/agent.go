@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/agent"
@@ -75,7 +72,7 @@ func (a *Agent) SetOffline(offline bool) {
 // Offline reports whether the link is cut.
 func (a *Agent) Offline() bool { return a.link.cut.Load() }
 
-// link is a registry that can be cut off.
+// link is a registry that can be cut off. What is under way comes to its end; nothing more is begun.
 type link struct {
 	oci.Registry
 	cut atomic.Bool
@@ -84,53 +81,8 @@ type link struct {
 var errCut = errors.New("the link is cut")
 
 func (l *link) Repository(name string) (oci.Repository, error) {
-	repo, err := l.Registry.Repository(name)
-	return &linked{Repository: repo, link: l}, err
-}
-
-type linked struct {
-	oci.Repository
-	link *link
-}
-
-func (r *linked) check() error {
-	if r.link.cut.Load() {
-		return fmt.Errorf("%s: %w: %w", r.Repository, oci.ErrUnreachable, errCut)
+	if l.cut.Load() {
+		return nil, fmt.Errorf("%s/%s: %w: %w", l.Registry, name, oci.ErrUnreachable, errCut)
 	}
-	return nil
-}
-
-func (r *linked) Resolve(ctx context.Context, reference string) (ocispec.Descriptor, error) {
-	if err := r.check(); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return r.Repository.Resolve(ctx, reference)
-}
-
-func (r *linked) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return r.Repository.Fetch(ctx, desc)
-}
-
-func (r *linked) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
-	if err := r.check(); err != nil {
-		return false, err
-	}
-	return r.Repository.Exists(ctx, desc)
-}
-
-func (r *linked) Push(ctx context.Context, desc ocispec.Descriptor, content []byte, tags ...string) error {
-	if err := r.check(); err != nil {
-		return err
-	}
-	return r.Repository.Push(ctx, desc, content, tags...)
-}
-
-func (r *linked) Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
-	if err := r.check(); err != nil {
-		return err
-	}
-	return r.Repository.Tag(ctx, desc, tag)
+	return l.Registry.Repository(name)
 }
