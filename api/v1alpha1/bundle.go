@@ -89,6 +89,9 @@ type Helm struct {
 	// Values and the files' values may hold ${ } templates over .cluster; values win over files.
 	Values      Values   `json:"values,omitempty"`
 	ValuesFiles []string `json:"valuesFiles,omitempty"`
+	// TemplateValues are values written as text: its ${ } templates are filled in for the cluster, and what comes out is
+	// read as YAML. They take the place of values of the same name.
+	TemplateValues map[string]string `json:"templateValues,omitempty"`
 	// Install is "release" (default) or "apply".
 	Install string `json:"install,omitempty" jsonschema:"enum=release,enum=apply"`
 
@@ -174,9 +177,11 @@ type Override struct {
 	// Namespace replaces the bundle's.
 	Namespace string `json:"namespace,omitempty"`
 	// Values are merged over the Helm values, maps by key, everything else replaced.
-	Values    Values            `json:"values,omitempty"`
-	Variables map[string]string `json:"variables,omitempty"`
-	Kustomize *Kustomize        `json:"kustomize,omitempty"`
+	Values Values `json:"values,omitempty"`
+	// TemplateValues are added to those of the bundle; one of the same name takes its place.
+	TemplateValues map[string]string `json:"templateValues,omitempty"`
+	Variables      map[string]string `json:"variables,omitempty"`
+	Kustomize      *Kustomize        `json:"kustomize,omitempty"`
 	// Overlays are laid over the manifests after those before.
 	Overlays []string `json:"overlays,omitempty"`
 }
@@ -218,6 +223,9 @@ type Health struct {
 	// Timeout after which what is not ready counts as failed; 5m when zero.
 	Timeout metav1.Duration `json:"timeout,omitempty"`
 	Checks  []HealthCheck   `json:"checks,omitempty"`
+	// IgnoreConditions are left out of an object's status.conditions before it is judged: those that have all fields of
+	// one of these, such as {type: Ready, status: "False"}.
+	IgnoreConditions []map[string]string `json:"ignoreConditions,omitempty"`
 }
 
 // HealthCheck replaces kstatus for one kind by a CEL expression over the object: self.

@@ -209,6 +209,9 @@ func (c *check) overrides(spec v1alpha1.BundleSpec) {
 		if override.Values != nil && spec.Helm == nil {
 			c.report(place+".values", "values are for Helm charts, and this bundle is none; use variables")
 		}
+		if override.TemplateValues != nil && spec.Helm == nil {
+			c.report(place+".templateValues", "values are for Helm charts, and this bundle is none; use variables")
+		}
 		if override.Kustomize != nil && spec.Kustomize == nil && spec.Helm == nil {
 			c.report(place+".kustomize", "this bundle is no kustomization; set spec.kustomize.path too")
 		}
@@ -239,6 +242,11 @@ func (c *check) options(options v1alpha1.DeployOptions) {
 			if !strings.HasPrefix(pointer, "/") {
 				c.report(place, "%q is no JSON pointer; write it like /spec/replicas", pointer)
 			}
+		}
+	}
+	for i, condition := range options.Health.IgnoreConditions {
+		if len(condition) == 0 {
+			c.report(fmt.Sprintf("spec.health.ignoreConditions[%d]", i), "would ignore every condition; name a type, such as {type: Ready}")
 		}
 	}
 	rules := health.NewRules()

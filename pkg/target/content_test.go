@@ -248,7 +248,7 @@ func FuzzTemplate(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		parsed := &templates{}
-		compiled, err := parsed.compile(map[string]any{"a": text}, "spec")
+		compiled, err := parsed.compile(map[string]any{"a": text, "b": yamlText{Text: text}}, "spec")
 		if err != nil {
 			return
 		}

@@ -71,9 +71,12 @@ func (r *rules) settings(bundle *Bundle, seen *view) (*settings, error) {
 func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 	spec := &bundle.Spec
 	out := &settings{namespace: spec.Namespace}
-	values, variables := map[string]any{}, maps.Clone(spec.Variables)
-	if spec.Helm != nil && spec.Helm.Values != nil {
-		values = spec.Helm.Values
+	values, texts, variables := map[string]any{}, map[string]yamlText{}, maps.Clone(spec.Variables)
+	if spec.Helm != nil {
+		if spec.Helm.Values != nil {
+			values = spec.Helm.Values
+		}
+		addTemplateValues(texts, spec.Helm.TemplateValues, "spec.helm.templateValues")
 	}
 	if spec.Kustomize != nil {
 		out.kustomize = spec.Kustomize.Path
@@ -100,6 +103,7 @@ func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 		}
 		out.overlays = slices.Concat(out.overlays, override.Overlays)
 		values = v1alpha1.MergeValues(values, override.Values)
+		addTemplateValues(texts, override.TemplateValues, fmt.Sprintf("spec.overrides[%d].templateValues", i))
 		if len(override.Variables) > 0 && variables == nil {
 			variables = map[string]string{}
 		}
@@ -108,6 +112,7 @@ func (r *rules) merge(bundle *Bundle, matching []int) (*settings, error) {
 	if err := bundle.CheckNamespace(cmp.Or(out.namespace, metav1.NamespaceDefault)); err != nil {
 		return nil, bundle.Document.Errorf("spec.namespace", "bundle %q: %v", bundle.Metadata.Name, err)
 	}
+	values = withTemplateValues(values, texts)
 	var err error
 	if out.values, err = r.templates.compile(values, "spec.helm.values"); err != nil {
 		return nil, err

@@ -41,7 +41,10 @@ func capture(data map[string]any, value any) string {
 }
 
 // templates parses each text once. It may be used concurrently.
-type templates struct{ parsed sync.Map }
+type templates struct {
+	parsed sync.Map
+	texts  sync.Map // of parseText
+}
 
 // parse parses a string with ${ } in it. Functions that read the environment, the clock, the network or randomness are
 // not there, so that the same fleet gives the same target everywhere. A string that is one ${ } keeps the type of what
@@ -58,16 +61,29 @@ func (t *templates) parse(text string) (*compiled, error) {
 		}
 	}
 	if out.text == nil {
-		parsed, err := newTemplate().Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		out.text = parsed
+		return t.parseText(text)
 	}
 	if usesDefault(out.text.Root) {
 		out.text.Option("missingkey=zero")
 	}
 	t.parsed.Store(text, out)
+	return out, nil
+}
+
+// parseText parses a string that yields text, also when it is one ${ }.
+func (t *templates) parseText(text string) (*compiled, error) {
+	if known, ok := t.texts.Load(text); ok {
+		return known.(*compiled), nil
+	}
+	parsed, err := newTemplate().Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if usesDefault(parsed.Root) {
+		parsed.Option("missingkey=zero")
+	}
+	out := &compiled{text: parsed}
+	t.texts.Store(text, out)
 	return out, nil
 }
 
@@ -141,6 +157,7 @@ func (b *boundedText) Write(p []byte) (int, error) {
 type expander struct {
 	constant any
 	text     *compiled
+	yaml     bool   // what text yields is read as YAML
 	raw      string // of text
 	path     string // where text stands, for errors
 	fields   map[string]expander
@@ -159,6 +176,8 @@ func (t *templates) compile(value any, path string) (expander, error) {
 		return out, err
 	}
 	switch value := value.(type) {
+	case yamlText:
+		return t.compileYAML(value)
 	case string:
 		if _, is := sealed.Text(value); is {
 			out.marked, out.secret, out.varies = &expander{constant: value, path: path}, true, true
@@ -202,6 +221,9 @@ func (e *expander) expand(seen *view) (any, error) {
 		return e.expandSecret(seen)
 	case e.text != nil:
 		out, err := seen.expand(e.text)
+		if err == nil && e.yaml {
+			out, err = readExpanded(out)
+		}
 		if err != nil {
 			return nil, &templateError{path: e.path, text: e.raw, err: err}
 		}

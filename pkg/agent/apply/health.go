@@ -72,7 +72,7 @@ func (a *Applier) Health(ctx context.Context, bundle Bundle, inventory Inventory
 	if err := a.checks.Compile(bundle.Options.Health.Checks); err != nil {
 		return Health{}, &Error{Bundle: bundle.Name, Err: err}
 	}
-	if unknown := a.live.unknown(inventory, bundle.Options.Health.Checks); len(unknown) > 0 {
+	if unknown := a.live.unknown(inventory, bundle.Options.Health); len(unknown) > 0 {
 		if err := a.look(ctx, client, bundle, unknown); err != nil {
 			return Health{}, &Error{Bundle: bundle.Name, Err: fmt.Errorf("read health: %w", err)}
 		}
@@ -84,19 +84,19 @@ func (a *Applier) Health(ctx context.Context, bundle Bundle, inventory Inventory
 }
 
 // unknown returns the refs whose table entry is missing, stale, or was judged by another rule.
-func (t *table) unknown(refs []Ref, checks []v1alpha1.HealthCheck) []Ref {
+func (t *table) unknown(refs []Ref, options v1alpha1.Health) []Ref {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var out []Ref
 	for _, ref := range refs {
 		id := ref.ID()
 		e, ok := t.objects[id]
-		rule := ruleFor(checks, ref)
+		rule := criterionFor(options, ref)
 		watched := t.watched[id.groupKind()]
 		switch {
 		case !ok || !e.judged || e.judgedBy != rule:
 			out = append(out, ref)
-		case !watched && (rule != "" || !Plain(id.groupKind())):
+		case !watched && (rule.ready != "" || !Plain(id.groupKind())):
 			out = append(out, ref)
 		}
 	}
@@ -173,7 +173,7 @@ func (a *Applier) look(ctx context.Context, client *client, bundle Bundle, refs 
 
 // looked notes the health of an object that was read; nil when it is not there.
 func (t *table) looked(ref Ref, object *unstructured.Unstructured, bundle Bundle, checks *health.Rules) {
-	rule := ruleFor(bundle.Options.Health.Checks, ref)
+	rule := criterionFor(bundle.Options.Health, ref)
 	state, message, print, version := status.NotFoundStatus, "is not there", uint64(0), uint64(0)
 	if object != nil {
 		state, message = condition(checks, object, rule)
@@ -215,34 +215,6 @@ func summarise(inventory Inventory, entries map[ID]entry) Health {
 		})
 	}
 	return health
-}
-
-// ruleFor returns the CEL expression for the object, empty when kstatus decides.
-func ruleFor(list []v1alpha1.HealthCheck, ref Ref) string {
-	for _, check := range list {
-		if check.Kind == ref.Kind && (check.APIVersion == "" || group(check.APIVersion) == ref.ID().Group) {
-			return check.Ready
-		}
-	}
-	return ""
-}
-
-// condition says how an object is, by the rule or by kstatus.
-func condition(rules *health.Rules, object *unstructured.Unstructured, rule string) (status.Status, string) {
-	result, err := status.Compute(object)
-	if err != nil {
-		return status.UnknownStatus, err.Error()
-	}
-	if rule == "" || result.Status == status.TerminatingStatus {
-		return result.Status, oneLine(result.Message)
-	}
-	switch ready, err := rules.Ready(rule, object.Object); {
-	case err != nil:
-		return status.InProgressStatus, "health check: " + oneLine(err.Error())
-	case !ready:
-		return status.InProgressStatus, "health check is false: " + rule
-	}
-	return status.CurrentStatus, ""
 }
 
 // oneLine bounds text for a status.

@@ -38,9 +38,9 @@ type entry struct {
 	// print is the last one seen, 0 when the object is not there; version is the resource version it was seen at.
 	print   uint64
 	version uint64
-	// health is meant when judged; judgedBy is the rule, empty for kstatus.
+	// health is meant when judged; judgedBy is the rule.
 	judged   bool
-	judgedBy string
+	judgedBy criterion
 	status   status.Status
 	message  string
 	since    time.Time // of this status
@@ -103,7 +103,7 @@ func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *
 	}
 	ref := RefOf(live)
 	print := fingerprint(live)
-	rule := ruleFor(bundle.Options.Health.Checks, ref)
+	rule := criterionFor(bundle.Options.Health, ref)
 	state, message := condition(checks, live, rule)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -122,7 +122,7 @@ func (t *table) entry(ref Ref, bundle string) *entry {
 	return e
 }
 
-func (t *table) setHealth(e *entry, rule string, state status.Status, message string) {
+func (t *table) setHealth(e *entry, rule criterion, state status.Status, message string) {
 	if !e.judged || e.status != state {
 		e.since = t.now()
 	}
@@ -163,7 +163,7 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 	bundle := object.GetLabels()[v1alpha1.LabelBundle]
 
 	t.mu.RLock()
-	rule := ""
+	var rule criterion
 	if e, ok := t.objects[ref.ID()]; ok {
 		rule = e.judgedBy
 	}
@@ -192,7 +192,7 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 	}
 	if !whole && e.print == 0 && Plain(ref.ID().groupKind()) {
 		seen.Health = true // it is there again
-		t.setHealth(e, "", status.CurrentStatus, "")
+		t.setHealth(e, criterion{}, status.CurrentStatus, "")
 	}
 	e.print = print
 	seen.Drifted = e.expected != print

@@ -353,10 +353,55 @@ func TestChecks(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if got, message := condition(rules, object, tc.ready); got != tc.want {
+			if got, message := condition(rules, object, criterion{ready: tc.ready}); got != tc.want {
 				t.Errorf("got %s (%s), want %s", got, message, tc.want)
 			}
 		})
+	}
+}
+
+func TestIgnoredConditions(t *testing.T) {
+	boat := func(conditions ...any) *unstructured.Unstructured {
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "sea.example/v1", "kind": "Boat", "status": map[string]any{"conditions": conditions},
+		}}
+	}
+	object := boat(
+		map[string]any{"type": "Ready", "status": "False", "reason": "NoCrew", "message": "waits for a crew"},
+		map[string]any{"type": "Stalled", "status": "True", "message": "is aground"},
+	)
+	before := object.DeepCopy()
+	ready, stalled := map[string]string{"type": "Ready", "status": "False"}, map[string]string{"type": "Stalled"}
+	for name, tc := range map[string]struct {
+		ignored []map[string]string
+		checks  []v1alpha1.HealthCheck
+		want    status.Status
+	}{
+		"none":                        {nil, nil, status.FailedStatus},
+		"one":                         {[]map[string]string{stalled}, nil, status.InProgressStatus},
+		"both":                        {[]map[string]string{stalled, ready}, nil, status.CurrentStatus},
+		"another value":               {[]map[string]string{stalled, {"type": "Ready", "status": "Unknown"}}, nil, status.InProgressStatus},
+		"a field that isn't there":    {[]map[string]string{stalled, {"type": "Ready", "other": "x"}}, nil, status.InProgressStatus},
+		"a check still sees them all": {[]map[string]string{stalled, ready}, []v1alpha1.HealthCheck{{Kind: "Boat", Ready: "self.status.conditions.size() == 2"}}, status.CurrentStatus},
+		"a check that fails":          {[]map[string]string{stalled, ready}, []v1alpha1.HealthCheck{{Kind: "Boat", Ready: "self.status.conditions.size() == 0"}}, status.InProgressStatus},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rules := health.NewRules()
+			if err := rules.Compile(tc.checks); err != nil {
+				t.Fatal(err)
+			}
+			rule := criterionFor(v1alpha1.Health{IgnoreConditions: tc.ignored, Checks: tc.checks}, RefOf(object))
+			if got, message := condition(rules, object, rule); got != tc.want {
+				t.Errorf("got %s (%s), want %s", got, message, tc.want)
+			}
+		})
+	}
+	if diff := cmp.Diff(before, object); diff != "" {
+		t.Errorf("the object was changed (-before +after):\n%s", diff)
+	}
+	none := &unstructured.Unstructured{Object: map[string]any{"kind": "Boat", "status": "odd"}}
+	if got := withoutConditions(none, `[{"type":"Ready"}]`); got != none {
+		t.Error("an object without conditions is another one")
 	}
 }
 

@@ -158,6 +158,7 @@ func (c *converter) helm() {
 		helm.Timeout = metav1.Duration{Duration: time.Duration(in.TimeoutSeconds) * time.Second}
 	}
 	helm.Values, helm.ValuesFiles = c.values("helm", in)
+	helm.TemplateValues = c.templateValues("helm", in)
 	helm.ValuesFrom = c.valuesFrom(in)
 	c.out.Spec.Helm = helm
 	c.out.Spec.Force = in.Force
@@ -262,8 +263,9 @@ func (c *converter) others() {
 	c.out.Spec.Paused = c.in.Paused
 	c.origins["spec.paused"] = "paused"
 	c.rollout()
-	if in := c.in.Ignore; in != nil && len(in.Conditions) > 0 {
-		c.refuse("ignore.conditions", "is not supported; say in spec.health.checks of a pinnace.yaml when such an object is ready")
+	if in := c.in.Ignore; in != nil {
+		c.out.Spec.Health.IgnoreConditions = in.Conditions
+		c.origins["spec.health.ignoreConditions"] = "ignore.conditions"
 	}
 	if c.in.ForceSyncGeneration != 0 {
 		c.warn("forceSyncGeneration", "has no equal; agents compare with the live objects")

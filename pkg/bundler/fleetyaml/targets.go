@@ -84,6 +84,7 @@ func (c *converter) override(in entry) {
 	at := place("spec.overrides", len(c.out.Spec.Overrides))
 	c.origins[at], c.origins[at+".when"] = in.field, in.field
 	c.origins[at+".values"] = in.field + ".helm.values"
+	c.origins[at+".templateValues"] = in.field + ".helm.templateValues"
 	c.origins[at+".kustomize.path"] = in.field + ".kustomize.dir"
 	c.origins[at+".overlays"] = in.field + ".yaml.overlays"
 	out := v1alpha1.Override{Name: in.Name, When: c.rule(in.selection), Skip: in.DoNotDeploy}
@@ -171,6 +172,7 @@ func (c *converter) customizeHelm(out *v1alpha1.Override, in entry) {
 	if len(values) > 0 {
 		out.Values = values
 	}
+	out.TemplateValues = c.templateValues(field, helm)
 }
 
 // overlaidKustomization: customizations may be all that names a kustomization.

@@ -16,24 +16,30 @@ import (
 // they are read where both are there.
 func (c *converter) values(field string, in *helmOptions) (v1alpha1.Values, []string) {
 	values := c.rewriteMap(in.Values, field+".values")
-	for _, key := range slices.Sorted(maps.Keys(in.TemplateValues)) {
-		value, ok := c.templateValue(field+".templateValues["+key+"]", in.TemplateValues[key])
-		if !ok {
-			continue
-		}
-		if values == nil {
-			values = map[string]any{}
-		}
-		values[key] = value
-	}
 	if len(in.ValuesFiles) == 0 {
 		return values, nil
 	}
 	// Files of which nothing is to be rewritten or overridden stay files.
-	if len(values) == 0 && len(in.TemplateValues) == 0 && !c.mentionsFleet(in.ValuesFiles) {
+	if len(values) == 0 && !c.mentionsFleet(in.ValuesFiles) {
 		return nil, in.ValuesFiles
 	}
 	return c.fileValues(field, values, in.ValuesFiles), nil
+}
+
+// templateValues returns those texts with templates as Pinnace has them.
+func (c *converter) templateValues(field string, in *helmOptions) map[string]string {
+	if len(in.TemplateValues) == 0 {
+		return nil
+	}
+	if c.in.Helm != nil && c.in.Helm.DisablePreProcess {
+		c.warn(field+".templateValues", "has no effect beside disablePreProcess")
+		return nil
+	}
+	out := make(map[string]string, len(in.TemplateValues))
+	for _, key := range slices.Sorted(maps.Keys(in.TemplateValues)) {
+		out[key] = c.rewriteText(in.TemplateValues[key], field+".templateValues["+key+"]")
+	}
+	return out
 }
 
 // mentionsFleet reports whether a file must be rewritten. What cannot be read is reported where it is used.
@@ -107,21 +113,4 @@ func (c *converter) rewriteValue(value any, field string) any {
 		return out
 	}
 	return value
-}
-
-// templateValue: Fleet expands the text and reads what comes out as YAML. Pinnace's templates yield values themselves.
-func (c *converter) templateValue(field, text string) (any, bool) {
-	if !strings.Contains(text, leftDelimiter) {
-		var value any
-		data, err := yaml.YAMLToJSONStrict([]byte(text))
-		if err == nil {
-			err = utiljson.Unmarshal(data, &value)
-		}
-		if err != nil {
-			c.refuse(field, "%v", err)
-		}
-		return value, err == nil
-	}
-	c.refuse(field, "text that is read as YAML after its templates is not supported; write it under helm.values: a value that is one ${ } keeps the type of what it yields, lists and mappings too")
-	return nil, false
 }
