@@ -46,6 +46,8 @@ type Options struct {
 	CollectEvery time.Duration
 	// CollectGrace is how long it is left alone after it came, or was asked for; DefaultGrace when zero.
 	CollectGrace time.Duration
+	// ReadOnly refuses everything that writes, for a folder that is filled by other means.
+	ReadOnly bool
 	// Notify are told about every manifest that is pushed, tagged or deleted.
 	Notify []Endpoint
 	// Log gets one debug record a request and a warning for what the registry did wrong; nothing when nil.
@@ -94,8 +96,9 @@ const (
 // Handler answers the registry's HTTP API.
 type Handler struct {
 	http.Handler
-	app  *handlers.App
-	stop func()
+	app     *handlers.App
+	staging *staging // nil in memory
+	stop    func()
 }
 
 // New returns the registry as an HTTP handler; Addr and the certificate are not used. Close ends its background work.
@@ -105,6 +108,12 @@ func New(opts Options) (handler *Handler, err error) {
 		return nil, err
 	}
 	quietLogrus()
+	var staging *staging
+	if opts.Root != "" {
+		if staging, err = stage(config); err != nil {
+			return nil, err
+		}
+	}
 	defer func() {
 		// distribution panics where others return an error.
 		if cause := recover(); cause != nil {
@@ -112,7 +121,7 @@ func New(opts Options) (handler *Handler, err error) {
 		}
 	}()
 	app := handlers.NewApp(context.Background(), config)
-	h := &Handler{Handler: logged(opts.Log, app), app: app, stop: func() {}}
+	h := &Handler{Handler: logged(opts.Log, app), app: app, staging: staging, stop: func() {}}
 	if opts.CollectEvery > 0 {
 		guard := newGuard(h.Handler, opts.grace())
 		h.Handler, h.stop = guard, startCollecting(opts, guard)
@@ -123,7 +132,11 @@ func New(opts Options) (handler *Handler, err error) {
 // Close ends background work. What was stored stays.
 func (h *Handler) Close() error {
 	h.stop()
-	return h.app.Shutdown()
+	err := h.app.Shutdown()
+	if h.staging != nil {
+		err = errors.Join(err, h.staging.close())
+	}
+	return err
 }
 
 func (o Options) configuration() (*configuration.Configuration, error) {
@@ -147,6 +160,10 @@ func (o Options) configuration() (*configuration.Configuration, error) {
 	}
 	if err := o.access(config); err != nil {
 		return nil, err
+	}
+	if o.ReadOnly {
+		// It must be a map of this type: distribution reads no other.
+		config.Storage["maintenance"] = configuration.Parameters{"readonly": map[any]any{"enabled": true}}
 	}
 	if o.Upstream != nil {
 		config.Proxy = configuration.Proxy{
