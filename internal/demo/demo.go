@@ -38,9 +38,8 @@ type Options struct {
 	Strategy string
 	// RegistryAddr is a registry that runs already, host:port without TLS; one is started when empty.
 	RegistryAddr string
-	// Watch is between the agents and the registry, and Sign between them and their keys; nothing when nil.
-	Watch func(oci.Registry) oci.Registry
-	Sign  func(cluster string, signer agent.EnvelopeSigner) agent.EnvelopeSigner
+	// Sign is between the agents and their keys; nothing when nil.
+	Sign func(cluster string, signer agent.EnvelopeSigner) agent.EnvelopeSigner
 	// Progress receives the steps of publishes; may be nil.
 	Progress func(publish.Event)
 	// Spread is over which time agents start; a few seconds when zero.
@@ -179,7 +178,7 @@ func (d *Demo) makeClusters() error {
 		return err
 	}
 	shared := &simulate.Shared{
-		Fleet: "demo", Registry: watched(d.Registry, d.Watch), Verifier: verifier{d.Verifier}, Pool: d.pool, Metrics: agent.NewMetrics(),
+		Fleet: "demo", Registry: d.Registry, Verifier: verifier{d.Verifier}, Pool: d.pool, Metrics: agent.NewMetrics(),
 		Behaviour: simulate.Behaviour{Latency: d.Latency, Fail: d.Fail, Broken: brokenImage},
 		Interval:  d.Interval, Heartbeat: d.Heartbeat, Version: d.Version,
 	}
@@ -189,13 +188,6 @@ func (d *Demo) makeClusters() error {
 		d.byName[name] = one
 	}
 	return nil
-}
-
-func watched(registry oci.Registry, watch func(oci.Registry) oci.Registry) oci.Registry {
-	if watch == nil {
-		return registry
-	}
-	return watch(registry)
 }
 
 func (d *Demo) sign(cluster string, signer agent.EnvelopeSigner) agent.EnvelopeSigner {

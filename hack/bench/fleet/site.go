@@ -15,103 +15,87 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-// site is a registry in a process of its own, a proxy before it that counts bytes, and a receiver of its notifications.
+// site is a registry in a process of its own, doors to it, and a receiver of its notifications.
 type site struct {
-	proxy  string // where agents and publisher reach the registry
-	bytes  atomic.Int64
+	addr   string // of the registry itself
+	agents *door  // of agents and publisher
+	other  *door  // of whoever reads the status and steps a rollout
 	notify atomic.Bool
 	hint   func(cluster string)
 
 	process  *exec.Cmd
-	listener net.Listener
 	receiver *http.Server
 	cancel   context.CancelFunc
 }
 
-func startSite(ctx context.Context, root string) (*site, error) {
+// startSite starts everything; stored is told of every tag that agents and publisher set.
+func startSite(ctx context.Context, root string, stored func(repository, tag string, at time.Time)) (s *site, err error) {
 	bin := os.Getenv("PINNACE_BIN")
 	if bin == "" {
 		return nil, errors.New("PINNACE_BIN is not set; run it with make bench-fleet")
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &site{cancel: cancel, hint: func(string) {}}
+	s = &site{cancel: cancel, hint: func(string) {}}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
 	hooks, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s.receiver = &http.Server{Handler: http.HandlerFunc(s.receive)}
-	go func() { _ = s.receiver.Serve(hooks) }()
-	s.process = exec.CommandContext(ctx, filepath.Join(bin, "pinnace"), "registry", "serve", "--addr", "127.0.0.1:0",
+	s.receiver = &http.Server{Handler: http.HandlerFunc(s.receive), ReadHeaderTimeout: time.Minute}
+	go func() { _ = s.receiver.Serve(hooks) }() // it ends with close
+	process := exec.CommandContext(ctx, filepath.Join(bin, "pinnace"), "registry", "serve", "--addr", "127.0.0.1:0",
 		"--root", root, "--notify", "http://"+hooks.Addr().String(), "--quiet")
-	s.process.Stderr = os.Stderr
-	out, err := s.process.StdoutPipe()
+	process.Stderr = os.Stderr
+	out, err := process.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.process.Start(); err != nil {
+	if err := process.Start(); err != nil {
 		return nil, err
 	}
+	s.process = process
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		return nil, fmt.Errorf("the registry did not start: %w", err)
 	}
-	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	s.addr = strings.TrimSpace(line)
+	if s.agents, err = openDoor(s.addr, stored); err != nil {
 		return nil, err
 	}
-	s.proxy = s.listener.Addr().String()
-	go s.forward(ctx, strings.TrimSpace(line))
-	return s, nil
+	s.other, err = openDoor(s.addr, nil)
+	return s, err
 }
 
 // close ends everything.
 func (s *site) close() {
 	s.cancel()
-	_ = s.listener.Close()
-	_ = s.receiver.Close()
-	_ = s.process.Wait() // it was told to end
-}
-
-// forward carries bytes between agents and registry, and counts them.
-func (s *site) forward(ctx context.Context, registry string) {
-	for {
-		in, err := s.listener.Accept()
-		if err != nil {
-			return
-		}
-		var dialer net.Dialer
-		out, err := dialer.DialContext(ctx, "tcp", registry)
-		if err != nil {
-			_ = in.Close()
-			continue
-		}
-		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
-			go func() {
-				_, _ = io.Copy(pair[0], &counted{pair[1], &s.bytes})
-				_ = errors.Join(pair[0].Close(), pair[1].Close())
-			}()
+	for _, door := range []*door{s.agents, s.other} {
+		if door != nil {
+			door.close()
 		}
 	}
-}
-
-type counted struct {
-	io.Reader
-	bytes *atomic.Int64
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.bytes.Add(int64(n))
-	return n, err
+	if s.receiver != nil {
+		_ = s.receiver.Close()
+	}
+	if s.process != nil {
+		_ = s.process.Wait() // it was told to end
+	}
 }
 
 // receive takes the registry's notifications, and hints the agents whose target moved, as a webhook does.
 func (s *site) receive(w http.ResponseWriter, r *http.Request) {
 	var envelope struct {
 		Events []struct {
+			Action string                           `json:"action"`
 			Target struct{ Repository, Tag string } `json:"target"`
 		} `json:"events"`
 	}
@@ -123,11 +107,17 @@ func (s *site) receive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for _, event := range envelope.Events {
-		_, cluster, is := strings.Cut(event.Target.Repository, "/"+v1alpha1.TargetRepository(""))
-		if is && event.Target.Tag == v1alpha1.TagCurrent {
+		cluster, is := clusterOf(event.Target.Repository, v1alpha1.TargetRepository(""))
+		if is && event.Action == "push" && event.Target.Tag == v1alpha1.TagCurrent {
 			s.hint(cluster)
 		}
 	}
+}
+
+// clusterOf returns the cluster of a repository of that kind, targets/ or status/.
+func clusterOf(repository, kind string) (string, bool) {
+	_, cluster, is := strings.Cut(repository, "/"+kind)
+	return cluster, is
 }
 
 // cpu is how much processor time the registry has used, in seconds.
