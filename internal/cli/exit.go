@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"strings"
 	"syscall"
 
@@ -61,6 +62,8 @@ func act(err error) string {
 		return "log in with docker login, or name credentials with --registry-config"
 	case errors.Is(err, syscall.ENOSPC):
 		return "free space on the disk, or name another folder with --cache-dir"
+	case errors.Is(err, oci.ErrUnreachable) && errors.As(err, new(*net.DNSError)):
+		return "check the name and the network"
 	case errors.Is(err, oci.ErrUnreachable):
 		return "check the address and the network; for a registry without TLS pass --plain-http"
 	}

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/bundler/chartref"
 	"pinnace.dev/pinnace/pkg/bundler/render"
@@ -56,7 +57,7 @@ func (f *Found) resolveCharts(ctx context.Context) error {
 	case remote:
 		found, err := f.resolveChart(ctx, ref)
 		if err != nil {
-			return fmt.Errorf("bundle %q: %w", f.Bundle.Metadata.Name, err)
+			return f.at("spec.helm.chart", err)
 		}
 		f.charts.main = found
 		return nil
@@ -74,9 +75,19 @@ func (f *Found) resolveCharts(ctx context.Context) error {
 		return nil
 	}
 	if f.charts.dependencies, err = f.resolveDependencies(ctx, folder, 0); err != nil {
-		return fmt.Errorf("bundle %q: %w", f.Bundle.Metadata.Name, err)
+		return f.at("spec.helm.chart", err)
 	}
 	return nil
+}
+
+// at names the bundle and the place in its file that asked for what failed; what err wraps stays known. Without a file
+// there is no place.
+func (f *Found) at(path string, err error) error {
+	var place document.Error
+	if errors.As(f.Document.Errorf(path, ""), &place) && place.File != "" {
+		return fmt.Errorf("%s:%d:%d: bundle %q: %w", place.File, place.Line, place.Column, f.Bundle.Metadata.Name, err)
+	}
+	return fmt.Errorf("bundle %q: %w", f.Bundle.Metadata.Name, err)
 }
 
 // declares reports whether a chart may have dependencies, without reading all of it.
