@@ -58,7 +58,11 @@ func readBounded(repo Repository, reader io.Reader, desc ocispec.Descriptor, lim
 	return data, nil
 }
 
+// damaged says that what came is wrong, not that it didn't come whole because the connection was cut.
 func damaged(err error) bool {
+	if errors.Is(err, ErrUnreachable) {
+		return false
+	}
 	return errors.Is(err, content.ErrMismatchedDigest) || errors.Is(err, content.ErrTrailingData) ||
 		errors.Is(err, content.ErrInvalidDescriptorSize) || errors.Is(err, io.ErrUnexpectedEOF)
 }

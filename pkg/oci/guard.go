@@ -143,11 +143,14 @@ func (s *stalling) Read(p []byte) (int, error) {
 	if s.count += n; s.count >= minStallBytes {
 		s.count, s.left = 0, s.within
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		return n, err
-	}
-	if s.gaveUp.Load() || err == nil && s.left <= 0 {
+	case s.gaveUp.Load() || err == nil && s.left <= 0:
 		return n, fmt.Errorf("%w: fewer than %d bytes came within %s", ErrUnreachable, minStallBytes, s.within)
+	case err != nil:
+		// The network's doing, not the content's: what was cut off is asked for again.
+		return n, fmt.Errorf("%w: the answer broke off: %w", ErrUnreachable, err)
 	}
-	return n, err
+	return n, nil
 }

@@ -10,7 +10,6 @@ import (
 	"pinnace.dev/pinnace/e2e/hostile"
 	"pinnace.dev/pinnace/hack/bench/figures"
 	"pinnace.dev/pinnace/pkg/oci"
-	"pinnace.dev/pinnace/pkg/oci/registrytest"
 )
 
 // targets of a large fleet, and how many are signed at the same time.
@@ -18,8 +17,6 @@ const (
 	targets = 5000
 	jobs    = 8
 )
-
-var registrytestAll registrytest.Match
 
 // sign measures signing the targets of 5,000 clusters: one signature each by key, and in batches as an identity.
 func (b *bench) sign(ctx context.Context) (err error) {
@@ -75,18 +72,13 @@ func (b *bench) sign(ctx context.Context) (err error) {
 
 // attacks runs the table of attacks on an agent.
 func (b *bench) attacks(ctx context.Context) error {
-	refused := 0
-	all := hostile.Attacks()
-	for _, attack := range all {
-		if _, err := attack.Run(ctx); ctx.Err() != nil {
-			return context.Cause(ctx) // what was interrupted says nothing
-		} else if err != nil {
-			fmt.Fprintf(os.Stderr, "attack %q: %v\n", attack.Name, err)
-			continue
-		}
-		refused++
+	refused, total := hostile.RunAll(ctx, func(name string, err error) {
+		fmt.Fprintf(os.Stderr, "attack %q: %v\n", name, err)
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // what was interrupted says nothing
 	}
 	figures.Report("attacks_refused", float64(refused), "attacks")
-	figures.Report("attacks_total", float64(len(all)), "attacks")
+	figures.Report("attacks_total", float64(total), "attacks")
 	return nil
 }

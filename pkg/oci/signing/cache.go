@@ -16,6 +16,7 @@ const maxCached = 4096
 type cache struct {
 	mu       sync.Mutex
 	accepted map[cacheKey]acceptance
+	inTag    map[*rule]bool // the last artifact of the rule had its signatures under cosign's tag
 }
 
 // cacheKey has the name, since it chooses the rule, and the place, since each has signatures of its own: what is on a
@@ -32,7 +33,7 @@ type acceptance struct {
 	evidence []oci.Attached
 }
 
-func newCache() *cache { return &cache{accepted: map[cacheKey]acceptance{}} }
+func newCache() *cache { return &cache{accepted: map[cacheKey]acceptance{}, inTag: map[*rule]bool{}} }
 
 func (c *cache) get(key cacheKey) (acceptance, bool) {
 	c.mu.Lock()
@@ -48,4 +49,18 @@ func (c *cache) put(key cacheKey, found acceptance) {
 		clear(c.accepted)
 	}
 	c.accepted[key] = found
+}
+
+// tagged says where signatures that a rule wants were found last: it is the first place to look at, and mostly the only
+// one. It decides nothing else.
+func (c *cache) tagged(r *rule) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.inTag[r]
+}
+
+func (c *cache) setTagged(r *rule, tagged bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inTag[r] = tagged
 }

@@ -2,12 +2,16 @@ package signing_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -195,27 +199,78 @@ func attachBlob(t *testing.T, repo oci.Repository, subject ocispec.Descriptor, d
 	})
 }
 
-// Verifying costs at most three requests, and none for what was verified at the place before.
+// Verifying costs at most three requests, and none for what was verified at the place before. Where the signatures of one
+// artifact were, those of the next are looked for first.
 func TestRequests(t *testing.T) {
 	t.Parallel()
-	for _, format := range formats {
-		t.Run(string(format), func(t *testing.T) {
-			server := registrytest.New(t)
-			repo, err := server.Registry(t).Repository("bundles/web")
-			if err != nil {
-				t.Fatal(err)
-			}
-			desc := push(t, repo, "content")
-			sign(t, in(t, signer(t, 0), format), repo, desc)
-			verifier := keyVerifier(t, signer(t, 0))
-			for _, want := range []int{map[evidence.Format]int{evidence.FormatTag: 2, evidence.FormatReferrer: 4, evidence.FormatBundle: 4}[format], 0} {
-				server.Reset()
-				wantReason(t, verifier, repo, desc, "")
-				if got := server.Count(registrytest.Match{}); got != want {
-					t.Errorf("%d requests, want %d: %v", got, want, server.Requests(registrytest.Match{}))
+	for name, server := range map[string]*registrytest.Server{
+		"referrers API":  registrytest.Wrap(t, registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))),
+		"referrers tags": registrytest.New(t),
+	} {
+		for _, format := range formats {
+			t.Run(name+"/"+string(format), func(t *testing.T) {
+				repo, err := server.Registry(t).Repository("bundles/" + string(format))
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-		})
+				first, second := push(t, repo, "content"), push(t, repo, "changed")
+				for _, desc := range []ocispec.Descriptor{first, second} {
+					sign(t, in(t, signer(t, 0), format), repo, desc)
+				}
+				if _, err := oci.Referrers(t.Context(), repo, first); err != nil { // whether there is the API is known
+					t.Fatal(err)
+				}
+				verifier := keyVerifier(t, signer(t, 0))
+				cold, next := 2, 2
+				switch format {
+				case evidence.FormatTag:
+					next = 1
+				case evidence.FormatBundle:
+					cold, next = 3, 3
+				}
+				for _, one := range []struct {
+					desc ocispec.Descriptor
+					want int
+				}{{first, cold}, {first, 0}, {second, next}, {second, 0}} {
+					server.Reset()
+					wantReason(t, verifier, repo, one.desc, "")
+					if got := server.Count(registrytest.Match{}); got != one.want {
+						t.Errorf("%d requests, want %d: %v", got, one.want, server.Requests(registrytest.Match{}))
+					}
+				}
+			})
+		}
+	}
+}
+
+// A connection that is cut while signatures are read is the network's doing: it says so, whoever asks again is answered,
+// and what was not read is not called an attack.
+func TestCutConnections(t *testing.T) {
+	t.Parallel()
+	for _, format := range formats {
+		for _, kind := range []registrytest.Kind{registrytest.KindManifest, registrytest.KindBlob} {
+			t.Run(string(format)+"/"+string(kind), func(t *testing.T) {
+				server := registrytest.New(t)
+				repo, err := server.Registry(t).Repository("bundles/web")
+				if err != nil {
+					t.Fatal(err)
+				}
+				desc := push(t, repo, "content")
+				annotated, err := signer(t, 0).With(signing.SignOptions{Format: format, Annotations: map[string]string{"a": "b"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				sign(t, annotated, repo, desc)
+				verifier := keyVerifier(t, signer(t, 0))
+				server.Inject(registrytest.Fault{Match: registrytest.Match{Method: "GET", Kind: kind}, Cut: 10})
+				_, err = verifier.Verify(t.Context(), repo, "bundles/web", desc)
+				if refusal := (*signing.Error)(nil); errors.As(err, &refusal) || !errors.Is(err, oci.ErrUnreachable) || errors.Is(err, oci.ErrDamaged) {
+					t.Errorf("got %v, want that the registry is unreachable", err)
+				}
+				server.Heal()
+				wantReason(t, verifier, repo, desc, "")
+			})
+		}
 	}
 }
 

@@ -58,11 +58,6 @@ func (r *rule) wants(predicate string) bool {
 		slices.ContainsFunc(r.attestations, func(a attestation) bool { return a.predicate == predicate })
 }
 
-// keyless says that only identities may sign.
-func (r *rule) keyless() bool {
-	return !slices.ContainsFunc(r.parties, func(p party) bool { return p.identity == nil })
-}
-
 func (r *rule) signers() string {
 	names := make([]string, len(r.parties))
 	for i, party := range r.parties {

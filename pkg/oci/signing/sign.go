@@ -199,7 +199,7 @@ func (s *Signer) write(ctx context.Context, repo oci.Repository, desc ocispec.De
 		}
 		return attachBundle(ctx, repo, desc, bundle)
 	}
-	payload, err := simplePayload(desc.Digest, s.options.Annotations)
+	payload, err := evidence.Payload(desc.Digest, "", anyValues(s.options.Annotations))
 	if err != nil {
 		return err
 	}
@@ -275,7 +275,11 @@ func publicKeyOptions(ctx context.Context) []signature.PublicKeyOption {
 	return []signature.PublicKeyOption{sigoptions.WithContext(ctx)}
 }
 
+// anyValues is nil for none, as cosign writes it.
 func anyValues(annotations map[string]string) map[string]any {
+	if len(annotations) == 0 {
+		return nil
+	}
 	values := map[string]any{}
 	for key, value := range annotations {
 		values[key] = value

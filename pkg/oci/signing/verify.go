@@ -76,17 +76,21 @@ func (v *rules) examine(ctx context.Context, repo oci.Repository, name string, d
 	reader := evidence.NewReader(repo, desc, wanted)
 	tally := newTally(rule)
 	places := []func(context.Context) ([]*evidence.Proof, error){reader.Tagged, reader.Referrers}
-	if rule.keyless() {
-		slices.Reverse(places) // where such signatures are by default comes first, and mostly suffices
+	// Referrers, the tag's manifest or that of a bundle, and the bundle: no verification asks more than three times.
+	referrersFirst := !all && !v.cache.tagged(rule)
+	if referrersFirst {
+		slices.Reverse(places)
 	}
 	if all || len(rule.attestations) > 0 {
 		places = append(places, reader.TaggedAttestations)
 	}
 	var unread []error // what could not be read hides nothing else
+	asked := 0
 	for _, place := range places {
 		if !all && tally.done() {
 			break
 		}
+		asked++
 		proofs, err := place(ctx)
 		if err != nil {
 			unread = append(unread, err)
@@ -102,6 +106,9 @@ func (v *rules) examine(ctx context.Context, repo oci.Repository, name string, d
 			}
 			tally.add(finding, signer, proof)
 		}
+	}
+	if asked == 2 && tally.done() {
+		v.cache.setTagged(rule, referrersFirst) // the next artifact's are there, too
 	}
 	tally.conclude(&report)
 	// What was read decides, unless more may be there than could be read.

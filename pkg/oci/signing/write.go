@@ -7,32 +7,15 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sigstore/cosign/v2/pkg/oci/empty"
 	"github.com/sigstore/cosign/v2/pkg/oci/mutate"
 	"github.com/sigstore/cosign/v2/pkg/oci/static"
-	"github.com/sigstore/sigstore/pkg/signature/payload"
 
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing/evidence"
 )
-
-// simplePayload is what simple signing signs: the digest, and annotations. It says nothing of repository name, time or
-// version; those stand in what is signed.
-//
-// See https://github.com/sigstore/cosign/blob/v2.6.5/specs/SIGNATURE_SPEC.md#simple-signing
-func simplePayload(subject digest.Digest, annotations map[string]string) ([]byte, error) {
-	claim := payload.SimpleContainerImage{Critical: payload.Critical{
-		Image: payload.Image{DockerManifestDigest: subject.String()},
-		Type:  payload.CosignSignatureType,
-	}}
-	if len(annotations) > 0 {
-		claim.Optional = anyValues(annotations)
-	}
-	return json.Marshal(claim)
-}
 
 // simpleManifest lets cosign write the manifest and config of one signature, and pushes its blobs.
 func simpleManifest(ctx context.Context, repo oci.Repository, statement, raw []byte) (ocispec.Manifest, []byte, error) {

@@ -125,7 +125,7 @@ func (r *Reader) layers(format Format, place oci.Attached, manifest ocispec.Mani
 		proof := &Proof{Format: format, Manifest: place, subject: r.subject.Digest}
 		switch layer.MediaType {
 		case mediaTypeSimpleSigning:
-			proof.content = &signature{repo: r.repo, layer: layer}
+			proof.content = &signature{repo: r.repo, layer: layer, subject: r.subject.Digest}
 		case mediaTypeEnvelope:
 			proof.content = &envelope{signature: signature{repo: r.repo, layer: layer}}
 		default:

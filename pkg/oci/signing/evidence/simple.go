@@ -25,8 +25,9 @@ import (
 //
 // See https://github.com/sigstore/cosign/blob/v2.6.5/specs/SIGNATURE_SPEC.md
 type signature struct {
-	repo  oci.Repository
-	layer ocispec.Descriptor
+	repo    oci.Repository
+	layer   ocispec.Descriptor
+	subject digest.Digest
 
 	payload []byte
 	raw     []byte
@@ -44,12 +45,40 @@ func (s *signature) read(ctx context.Context) error {
 	if err != nil || len(raw) == 0 {
 		return fmt.Errorf("%w: no signature in base64 beside the payload", ErrBroken)
 	}
-	data, err := oci.ReadAll(ctx, s.repo, s.layer, maxPayload)
-	if err != nil {
-		return err
+	data := s.usual()
+	if data == nil {
+		if data, err = oci.ReadAll(ctx, s.repo, s.layer, maxPayload); err != nil {
+			return err
+		}
 	}
 	s.raw, s.payload = raw, data
 	return nil
+}
+
+// usual returns the payload when it is the one that Pinnace or cosign writes for this subject, in this repository and
+// without annotations: the layer's digest tells, and there is no need to ask for it. Nil when it is another.
+func (s *signature) usual() []byte {
+	for _, name := range []string{"", s.repo.String()} {
+		data, err := Payload(s.subject, name, nil)
+		if err == nil && int64(len(data)) == s.layer.Size && digest.FromBytes(data) == s.layer.Digest {
+			return data
+		}
+	}
+	return nil
+}
+
+// Payload is what simple signing signs: the digest, a repository's name that nobody may rely on, and annotations.
+//
+// See https://github.com/sigstore/cosign/blob/v2.6.5/specs/SIGNATURE_SPEC.md#simple-signing
+func Payload(subject digest.Digest, repository string, annotations map[string]any) ([]byte, error) {
+	return json.Marshal(payload.SimpleContainerImage{
+		Critical: payload.Critical{
+			Identity: payload.Identity{DockerReference: repository},
+			Image:    payload.Image{DockerManifestDigest: subject.String()},
+			Type:     payload.CosignSignatureType,
+		},
+		Optional: annotations,
+	})
 }
 
 func (s *signature) byKey(ctx context.Context, subject digest.Digest, key *Key) error {
