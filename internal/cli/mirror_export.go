@@ -2,19 +2,15 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 
 	"pinnace.dev/pinnace/internal/exitcode"
-	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/mirror"
 	"pinnace.dev/pinnace/pkg/oci/mirror/medium"
 	"pinnace.dev/pinnace/pkg/oci/mirror/transfer"
@@ -22,7 +18,8 @@ import (
 )
 
 type mirrorExportOptions struct {
-	from, dir    string
+	from         []string
+	dir          string
 	key          string
 	passwordFile string
 	have, base   string
@@ -33,10 +30,8 @@ type mirrorExportOptions struct {
 	status       bool
 	repair       bool
 	allowMissing bool
-	trust        mirrorTrust
-	selection    mirrorSelection
+	source       mirrorSource
 	transfer     mirrorTransfer
-	sender       mirrorSender
 	output       output
 }
 
@@ -57,7 +52,7 @@ type mirrorExportResult struct {
 func newMirrorExportCommand(s *session) *cobra.Command {
 	var opts mirrorExportOptions
 	cmd := &cobra.Command{
-		Use:   "export FROM FOLDER",
+		Use:   "export FROM... FOLDER",
 		Short: "Write what a site needs to a folder, for a medium",
 		Long: `Write what the chosen clusters need from the registry FROM to a folder: volumes of at most --volume-size, each a tar
 that is an OCI layout by itself, and pinnace-index.json, which is signed and says what is where.
@@ -67,7 +62,10 @@ earlier export, all that it carried is taken to be there. The import checks both
 
 The signatures of what is exported are verified first: by --policy, by --public-key, or by the key that signs the
 export. An interrupted export goes on when it is run again. --repair makes damaged or missing volumes of a finished
-export again, byte by byte the same. --status exports what the agents of a site reported, for the way back.`,
+export again, byte by byte the same.
+
+--status exports what the agents of a site reported, for the way back. Where the site's registry takes no reports, each
+agent keeps its own on the disk: FROM is then its state folder, or several of them.`,
 		Example: `  # Everything for one factory, on DVDs
   pinnace mirror export registry.example.com/fleet out --cluster factory-07 --key cosign.key --volume-size 4.3GB
 
@@ -78,10 +76,16 @@ export again, byte by byte the same. --status exports what the agents of a site 
   pinnace mirror export registry.example.com/fleet out --repair --public-key cosign.pub
 
   # On the site: the way back
-  pinnace mirror export registry.site.example/fleet back --status --stream factory-07 --key site.key`,
-		Args: arguments(2, 2, "the sender's prefix and a folder"),
+  pinnace mirror export registry.site.example/fleet back --status --stream factory-07 --key site.key
+
+  # The same, where the registry can only be read: from the state of the agents
+  pinnace mirror export /var/lib/pinnace-agent back --status --stream factory-07 --key site.key`,
+		Args: arguments(2, maxReferences, "the sender's prefix and a folder"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts.from, opts.dir = args[0], args[1]
+			opts.from, opts.dir = args[:len(args)-1], args[len(args)-1]
+			if len(opts.from) > 1 && !opts.status {
+				return usagef("%s: only --status takes several places to export from", strings.Join(opts.from, ", "))
+			}
 			return runMirrorExport(cmd.Context(), s, opts)
 		},
 	}
@@ -97,10 +101,8 @@ export again, byte by byte the same. --status exports what the agents of a site 
 	flags.BoolVar(&opts.status, "status", false, "export what agents reported, for the way back")
 	flags.BoolVar(&opts.repair, "repair", false, "make damaged and missing volumes of a finished export again")
 	flags.BoolVar(&opts.allowMissing, "allow-missing", false, "export although something could not be read or is refused; targets that need it stay as they are at the site")
-	opts.trust.register(cmd)
-	opts.selection.register(cmd)
+	opts.source.register(cmd)
 	opts.transfer.register(cmd)
-	opts.sender.register(cmd)
 	opts.output.register(cmd)
 	return cmd
 }
@@ -144,99 +146,24 @@ func runMirrorExport(ctx context.Context, s *session, opts mirrorExportOptions) 
 // closure finds what is exported.
 func (o *mirrorExportOptions) closure(ctx context.Context, s *session, signer *signing.Signer, export *medium.ExportOptions) error {
 	if o.status {
-		registry, err := o.sender.registry.open(s, o.from)
-		if err != nil {
-			return err
-		}
-		if o.stream == "" {
-			return usagef("--status needs --stream, the name of this site, so that the centre can tell old from new")
-		}
-		export.Content, export.Stream = medium.ContentStatus, "status-"+o.stream
-		export.Open = mirror.Opener(registry, nil)
-		export.Closure, err = mirror.FindStatus(ctx, registry)
-		return err
+		return o.reports(ctx, s, export)
 	}
-	selection, err := o.selection.selection()
+	from, closure, err := o.source.find(ctx, s, o.from[0], signer)
 	if err != nil {
 		return err
 	}
-	verifier, err := o.trust.verifier(ctx, s, signer)
-	if err != nil {
-		return err
-	}
-	from, err := o.sender.from(s, o.from, verifier)
-	if err != nil {
-		return err
-	}
-	export.Open = mirror.Opener(from.Registry, from.Host)
-	if export.Closure, err = mirror.Find(ctx, from, selection); err != nil {
-		return err
-	}
-	s.tellProblems(export.Closure.Refused, export.Closure.Missing, export.Closure.Resolved)
+	export.Open, export.Closure = mirror.Opener(from.Registry, from.Host), closure
+	s.tellProblems(closure.Refused, closure.Missing, closure.Resolved)
 	if o.allowMissing {
 		return nil
 	}
 	switch {
-	case len(export.Closure.Refused) > 0:
-		return codef(exitcode.Refused, "%s refused by the policy; sign what is refused, or export without by --allow-missing", count(len(export.Closure.Refused), "artifact"))
-	case len(export.Closure.Missing) > 0:
-		return codef(exitcode.Partial, "%s could not be read; mend that, or export without by --allow-missing", count(len(export.Closure.Missing), "artifact"))
+	case len(closure.Refused) > 0:
+		return codef(exitcode.Refused, "%s refused by the policy; sign what is refused, or export without by --allow-missing", count(len(closure.Refused), "artifact"))
+	case len(closure.Missing) > 0:
+		return codef(exitcode.Partial, "%s could not be read; mend that, or export without by --allow-missing", count(len(closure.Missing), "artifact"))
 	}
 	return nil
-}
-
-// left is what the receiver has.
-func (o *mirrorExportOptions) left(ctx context.Context, s *session, signer *signing.Signer) (*mirror.Holdings, *medium.Base, error) {
-	switch {
-	case o.have != "" && o.base != "":
-		return nil, nil, usagef("--have and --base exclude each other; the have knows more")
-	case o.have != "":
-		return o.readHave()
-	case o.base != "":
-		verifier, err := o.trust.verifier(ctx, s, signer)
-		if err != nil {
-			return nil, nil, err
-		}
-		return readBase(ctx, o.base, trustIndex(verifier))
-	}
-	return nil, nil, nil
-}
-
-func (o *mirrorExportOptions) readHave() (*mirror.Holdings, *medium.Base, error) {
-	data, err := readFileBounded(o.have, 2*mirror.MaxHave)
-	if err != nil {
-		return nil, nil, fmt.Errorf("have: %w", err)
-	}
-	var payload []byte
-	if o.haveKey == "" {
-		payload, err = mirror.UnwrapUnsafe(data)
-	} else {
-		public, readErr := readSmallFile(o.haveKey)
-		if readErr != nil {
-			return nil, nil, fmt.Errorf("public key: %w", readErr)
-		}
-		payload, err = signing.OpenEnvelope(public, mirror.MediaTypeHave, data)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("have %s: %w", o.have, err)
-	}
-	have, err := mirror.DecodeHave(payload)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", o.have, err)
-	}
-	holdings, err := have.Holdings()
-	return holdings, &medium.Base{Digest: digest.FromBytes(payload), Registry: have.Registry}, err
-}
-
-// readBase takes everything that an earlier export carried, or left out, as held.
-func readBase(ctx context.Context, file string, trust medium.Trust) (*mirror.Holdings, *medium.Base, error) {
-	m, err := medium.Open(ctx, []string{filepath.Dir(file)}, trust)
-	if err != nil {
-		return nil, nil, fmt.Errorf("base: %w", err)
-	}
-	defer func() { _ = m.Close() }()
-	holdings, err := m.Index().Holdings()
-	return holdings, &medium.Base{Digest: m.Digest(), Sequence: m.Index().Sequence}, err
 }
 
 func writeExport(ctx context.Context, s *session, opts mirrorExportOptions, export medium.ExportOptions, moving transfer.Options) error {
@@ -282,11 +209,11 @@ func exportView(result mirrorExportResult) view {
 }
 
 func repairExport(ctx context.Context, s *session, opts mirrorExportOptions, moving transfer.Options) error {
-	verifier, err := opts.trust.verifier(ctx, s, nil)
+	from, _, err := opts.source.open(ctx, s, opts.from[0], nil)
 	if err != nil {
 		return err
 	}
-	from, err := opts.sender.from(s, opts.from, verifier)
+	verifier, err := opts.source.trust.verifier(ctx, s, nil)
 	if err != nil {
 		return err
 	}
@@ -306,17 +233,4 @@ func repairExport(ctx context.Context, s *session, opts mirrorExportOptions, mov
 	}
 	s.message(markDone, "made again: %s", strings.Join(names, ", "))
 	return s.printf("%s\n", strings.Join(names, "\n"))
-}
-
-func readFileBounded(file string, limit int64) ([]byte, error) {
-	in, err := os.Open(filepath.Clean(file))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = in.Close() }()
-	data, err := io.ReadAll(io.LimitReader(in, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = errors.Join(oci.ErrTooLarge, fmt.Errorf("%s has more than %d bytes", file, limit))
-	}
-	return data, err
 }

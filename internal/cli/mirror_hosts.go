@@ -23,9 +23,7 @@ type mirrorHostsOptions struct {
 	dir       string
 	plainHTTP bool
 	from      string
-	trust     mirrorTrust
-	selection mirrorSelection
-	sender    mirrorSender
+	source    mirrorSource
 }
 
 func newMirrorHostsCommand(s *session) *cobra.Command {
@@ -54,9 +52,7 @@ Which registries are mirrored is what --images says, or what the targets of --fr
 	flags.BoolVar(&opts.fallback, "fallback", false, "let containerd ask the registries themselves for what the receiver lacks")
 	flags.BoolVar(&opts.plainHTTP, "node-plain-http", false, "nodes reach the receiver by http, without TLS")
 	flags.StringVar(&opts.dir, "dir", "", "folder to write containerd's files to; standard output when empty")
-	opts.trust.register(cmd)
-	opts.selection.register(cmd)
-	opts.sender.register(cmd)
+	opts.source.register(cmd)
 	return cmd
 }
 
@@ -93,19 +89,7 @@ func runMirrorHosts(ctx context.Context, s *session, receiver string, opts mirro
 }
 
 func (o *mirrorHostsOptions) found(ctx context.Context, s *session) ([]string, error) {
-	selection, err := o.selection.selection()
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := o.trust.verifier(ctx, s, nil)
-	if err != nil {
-		return nil, err
-	}
-	from, err := o.sender.from(s, o.from, verifier)
-	if err != nil {
-		return nil, err
-	}
-	closure, err := mirror.Find(ctx, from, selection)
+	_, closure, err := o.source.find(ctx, s, o.from, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -13,13 +13,11 @@ import (
 )
 
 type mirrorPlanOptions struct {
-	from, to  string
-	all       bool
-	trust     mirrorTrust
-	selection mirrorSelection
-	sender    mirrorSender
-	receiver  mirrorReceiver
-	output    output
+	from, to string
+	all      bool
+	source   mirrorSource
+	receiver mirrorReceiver
+	output   output
 }
 
 type mirrorPlanResult struct {
@@ -70,9 +68,7 @@ when the policy refuses something.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&opts.all, "all", "A", false, "show also what the receiver has")
-	opts.trust.register(cmd)
-	opts.selection.register(cmd)
-	opts.sender.register(cmd)
+	opts.source.register(cmd)
 	opts.receiver.register(cmd)
 	opts.output.register(cmd)
 	return cmd
@@ -82,25 +78,14 @@ func runMirrorPlan(ctx context.Context, s *session, opts mirrorPlanOptions) erro
 	if err := opts.output.check(); err != nil {
 		return err
 	}
-	selection, err := opts.selection.selection()
-	if err != nil {
-		return err
-	}
-	verifier, err := opts.trust.verifier(ctx, s, nil)
-	if err != nil {
-		return err
-	}
-	from, err := opts.sender.from(s, opts.from, verifier)
-	if err != nil {
-		return err
-	}
 	to := oci.NewMemory()
 	if opts.to != "" {
-		if to, err = opts.receiver.open(s, opts.to, opts.sender.registry); err != nil {
+		var err error
+		if to, err = opts.receiver.open(s, opts.to, opts.source.sender.registry); err != nil {
 			return err
 		}
 	}
-	closure, err := mirror.Find(ctx, from, selection)
+	_, closure, err := opts.source.find(ctx, s, opts.from, nil)
 	if err != nil {
 		return err
 	}

@@ -19,10 +19,8 @@ type mirrorSyncOptions struct {
 	watch      bool
 	interval   time.Duration
 	everything bool
-	trust      mirrorTrust
-	selection  mirrorSelection
+	source     mirrorSource
 	transfer   mirrorTransfer
-	sender     mirrorSender
 	receiver   mirrorReceiver
 	output     output
 }
@@ -57,10 +55,8 @@ It exits with 3 when a part failed.`,
 	flags.BoolVar(&opts.watch, "watch", false, "go on, and look again and again")
 	flags.DurationVar(&opts.interval, "interval", time.Minute, "pause between two looks with --watch")
 	flags.BoolVar(&opts.everything, "everything", false, "look at every artifact, also when nothing was published since the last sync")
-	opts.trust.register(cmd)
-	opts.selection.register(cmd)
+	opts.source.register(cmd)
 	opts.transfer.register(cmd)
-	opts.sender.register(cmd)
 	opts.receiver.register(cmd)
 	opts.output.register(cmd)
 	return cmd
@@ -73,23 +69,15 @@ func runMirrorSync(ctx context.Context, s *session, opts mirrorSyncOptions) erro
 	if opts.interval <= 0 {
 		return usagef("--interval is a duration such as 5m")
 	}
-	selection, err := opts.selection.selection()
-	if err != nil {
-		return err
-	}
 	moving, err := opts.transfer.options()
 	if err != nil {
 		return err
 	}
-	verifier, err := opts.trust.verifier(ctx, s, nil)
+	from, selection, err := opts.source.open(ctx, s, opts.from, nil)
 	if err != nil {
 		return err
 	}
-	from, err := opts.sender.from(s, opts.from, verifier)
-	if err != nil {
-		return err
-	}
-	to, err := opts.receiver.open(s, opts.to, opts.sender.registry)
+	to, err := opts.receiver.open(s, opts.to, opts.source.sender.registry)
 	if err != nil {
 		return err
 	}
@@ -124,7 +112,7 @@ func syncOnce(ctx context.Context, s *session, opts mirrorSyncOptions, dir strin
 	moving.Journal, moving.OnBytes, moving.OnWait = journal, show.bytes, show.waits
 	plan, report, err := mirror.Sync(ctx, mirror.SyncOptions{
 		From: from, Selection: selection, StateFile: filepath.Join(dir, "state.json"),
-		Key: opts.selection.key() + opts.trust.policy + fmt.Sprint(opts.trust.publicKeys), Everything: opts.everything,
+		Key: opts.source.selection.key() + opts.source.trust.policy + fmt.Sprint(opts.source.trust.publicKeys), Everything: opts.everything,
 		Copier: mirror.Copier{To: to, Engine: transfer.New(moving), Journal: journal, Progress: show.step},
 	})
 	show.end()

@@ -226,6 +226,43 @@ func (f *mirrorSender) from(s *session, prefix string, verifier *signing.Verifie
 	}}, nil
 }
 
+// mirrorSource is where a closure is found, for which clusters, and whose signatures count.
+type mirrorSource struct {
+	trust     mirrorTrust
+	selection mirrorSelection
+	sender    mirrorSender
+}
+
+func (f *mirrorSource) register(cmd *cobra.Command) {
+	f.trust.register(cmd)
+	f.selection.register(cmd)
+	f.sender.register(cmd)
+}
+
+// open reads what the flags name; it does not touch the registry. The signer counts where no other trust is named.
+func (f *mirrorSource) open(ctx context.Context, s *session, prefix string, signer *signing.Signer) (mirror.From, mirror.Selection, error) {
+	selection, err := f.selection.selection()
+	if err != nil {
+		return mirror.From{}, selection, err
+	}
+	verifier, err := f.trust.verifier(ctx, s, signer)
+	if err != nil {
+		return mirror.From{}, selection, err
+	}
+	from, err := f.sender.from(s, prefix, verifier)
+	return from, selection, err
+}
+
+// find computes the closure.
+func (f *mirrorSource) find(ctx context.Context, s *session, prefix string, signer *signing.Signer) (mirror.From, *mirror.Closure, error) {
+	from, selection, err := f.open(ctx, s, prefix, signer)
+	if err != nil {
+		return from, nil, err
+	}
+	closure, err := mirror.Find(ctx, from, selection)
+	return from, closure, err
+}
+
 // mirrorReceiver reaches the registry that is written to, where a sender is reached too.
 type mirrorReceiver struct {
 	plainHTTP bool

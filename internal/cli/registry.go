@@ -68,6 +68,7 @@ With --collect-every it deletes what nothing refers to while it runs: what pinna
 	flags.StringVar(&opts.upstream.Username, "upstream-user", "", "user at the upstream")
 	flags.StringVar(&opts.upstreamPasswordFile, "upstream-password-file", "", "file with the user's password in its first line")
 	flags.DurationVar(&opts.upstream.TTL, "upstream-ttl", 0, "how long what was pulled is kept; for ever when 0")
+	flags.BoolVar(&opts.ReadOnly, "read-only", false, "refuse everything that writes: the folder is filled by pinnace mirror import --root")
 	flags.DurationVar(&opts.CollectEvery, "collect-every", 0, "how often what nothing refers to is deleted; never when 0")
 	flags.DurationVar(&opts.CollectGrace, "collect-grace", registry.DefaultGrace, "leave alone what came, or was asked for, within this time")
 	flags.StringArrayVar(&opts.notify, "notify", nil, "URL that is told about every push; may be repeated")

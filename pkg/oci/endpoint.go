@@ -89,6 +89,9 @@ const maxCatalog = 200_000
 //
 // See https://distribution.github.io/distribution/spec/api/#catalog
 func Catalog(ctx context.Context, reg Registry) ([]string, error) {
+	if l, ok := reg.(*layout); ok {
+		return l.repositories(), nil
+	}
 	r, ok := reg.(*remoteRegistry)
 	if !ok {
 		return nil, fmt.Errorf("list repositories of %s: %w", reg, ErrUnsupported)

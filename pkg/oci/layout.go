@@ -89,6 +89,20 @@ func (l *layout) create() error {
 	return l.save()
 }
 
+// repositories are the names of those that have a tag, sorted.
+func (l *layout) repositories() []string {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var names []string
+	for tagged := range l.tags {
+		if i := strings.LastIndexByte(tagged, ':'); i > 0 {
+			names = append(names, tagged[:i])
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // writeFile replaces a file durably. The new one is made beside it: to look for a better place, as renameio does by
 // itself, costs more than to write.
 func writeFile(path string, data []byte) error {

@@ -246,3 +246,26 @@ func captureOutput(t *testing.T) (stdout, stderr func() string) {
 	}
 	return capture(&os.Stdout), capture(&os.Stderr)
 }
+
+// A registry that can only be read serves what its folder got by other means, also while it runs.
+func TestReadOnly(t *testing.T) {
+	root := t.TempDir()
+	writable, readOnly := start(t, registry.Options{Root: root}), start(t, registry.Options{Root: root, ReadOnly: true})
+	there := repository(t, readOnly.Addr, "bundles/web", oci.Options{})
+	desc, _, err := oci.Push(t.Context(), repository(t, writable.Addr, "bundles/web", oci.Options{}), artifact, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := oci.Push(t.Context(), there, artifact, "v2"); err == nil {
+		t.Error("a push succeeded")
+	}
+	if err := there.Delete(t.Context(), desc); err == nil {
+		t.Error("something could be deleted")
+	}
+	if _, err := there.Resolve(t.Context(), "v1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := there.Resolve(t.Context(), "v2"); !errors.Is(err, oci.ErrNotFound) {
+		t.Errorf("the tag of a refused push: got %v, want %v", err, oci.ErrNotFound)
+	}
+}

@@ -455,13 +455,13 @@ func TestStatusGoesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closure, err := mirror.FindStatus(t.Context(), site)
+	closure, open, err := mirror.FindStatus(t.Context(), site)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	if _, err := medium.Export(t.Context(), medium.ExportOptions{
-		Closure: closure, Open: mirror.Opener(site, nil), Dir: dir, Content: medium.ContentStatus, Stream: "status-site-00",
+		Closure: closure, Open: open, Dir: dir, Content: medium.ContentStatus, Stream: "status-site-00",
 		Sign: w.signer.SignEnvelope, Now: now, Engine: transfer.New(transfer.Options{}),
 	}); err != nil {
 		t.Fatal(err)
