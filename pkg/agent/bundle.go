@@ -49,6 +49,7 @@ func (a *Agent) unitDone(one *unit, want *v1alpha1.TargetBundle, done outcome, s
 	one.busy, one.fresh = false, false
 	current := want == nil && one.want == nil || want != nil && one.want != nil && fingerprint(want) == one.wantPrint
 	one.record(done.record)
+	one.conceal(done)
 	a.account(one, done, now.Sub(started))
 	a.tellApplied(one, done)
 	switch {
@@ -198,6 +199,8 @@ func (a *Agent) watched(one *unit) bool {
 // seen notes a bundle's health.
 func (a *Agent) seen(one *unit, health apply.Health, err error) {
 	now := a.now()
+	err = hide(err, one.secrets)
+	health.Problems = hideProblems(health.Problems, one.secrets)
 	if err != nil {
 		a.log.Debug("health is unknown", "stage", StageHealth, "bundle", one.name, "error", err)
 		if now.After(one.deadline) && one.state == v1alpha1.StateUpdating {

@@ -52,6 +52,7 @@ type outcome struct {
 	result  apply.Result
 	removed bool
 	err     error
+	secrets []string // texts that nothing told of the bundle may show
 }
 
 // deploy brings one bundle to the cluster: content from the disk, variables, scope, then the deployer. It runs beside
@@ -96,7 +97,7 @@ func (a *Agent) deploy(ctx context.Context, want v1alpha1.TargetBundle, generati
 	if saveErr != nil {
 		record = failed.record
 	}
-	return outcome{record: record, result: result, err: errors.Join(err, saveErr)}
+	return outcome{record: record, result: result, err: errors.Join(err, saveErr), secrets: deployment.secrets}
 }
 
 // remove takes a bundle that left away; the record goes when nothing is left.

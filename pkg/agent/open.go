@@ -181,10 +181,29 @@ func hide(err error, secrets []string) error {
 	if err == nil || len(secrets) == 0 {
 		return err
 	}
-	text := err.Error()
+	text := hideText(err.Error(), secrets)
+	if text == err.Error() {
+		return err
+	}
+	return hiddenError{error: err, text: text}
+}
+
+// hideProblems keeps secrets out of what objects say of themselves: a container may end with its password on its lips.
+func hideProblems(problems []v1alpha1.Problem, secrets []string) []v1alpha1.Problem {
+	if len(secrets) == 0 {
+		return problems
+	}
+	hidden := slices.Clone(problems)
+	for i := range hidden {
+		hidden[i].Message = hideText(hidden[i].Message, secrets)
+	}
+	return hidden
+}
+
+func hideText(text string, secrets []string) string {
 	// The longest first: a secret may hold another.
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	for _, secret := range secrets {
+	longest := slices.SortedFunc(slices.Values(secrets), func(a, b string) int { return len(b) - len(a) })
+	for _, secret := range longest {
 		if len(secret) >= minHidden {
 			text = strings.ReplaceAll(text, secret, "***")
 			if quoted := strconv.Quote(secret); len(quoted) > len(secret)+2 {
@@ -192,10 +211,19 @@ func hide(err error, secrets []string) error {
 			}
 		}
 	}
-	if text == err.Error() {
-		return err
+	return text
+}
+
+// conceal notes what nothing may show from here on. Of a version that could not be brought some may run, and the one
+// before runs yet.
+func (u *unit) conceal(done outcome) {
+	secrets := done.secrets
+	if done.err != nil {
+		secrets = slices.Concat(u.secrets, secrets)
+		slices.Sort(secrets)
+		secrets = slices.Compact(secrets)
 	}
-	return hiddenError{error: err, text: text}
+	u.secrets = secrets
 }
 
 // hiddenError is an error with secrets taken out of its text.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -151,6 +152,34 @@ type echo struct{ *deployer }
 
 func (e echo) Deploy(_ context.Context, deployment agent.Deployment) (apply.Result, error) {
 	return apply.Result{}, fmt.Errorf("Invalid value: %v", deployment.Objects[0].Object)
+}
+
+// A container that fails may say its password, and Kubernetes repeats what it says.
+func TestSecretsStayOutOfHealth(t *testing.T) {
+	t.Parallel()
+	with, to := keyOf(t)
+	w := newWorld(t)
+	web := w.bundleOf("web", releaseKey().signer, map[string][]byte{"a.yaml": []byte(configMaps("web", "${TEXT}"))})
+	web.Health.Timeout.Duration = time.Millisecond
+	sealTo(t, to, &web, sealed.Binding{}, secretText)
+	w.publish(target(1, web))
+	result := w.sync(opening(with), func(config *agent.Config) {
+		config.Deployers = map[v1alpha1.Method]agent.Deployer{v1alpha1.MethodApply: babbling{w.deployer}}
+	})
+	bundle := result.Report.Bundles[0]
+	if bundle.State != v1alpha1.StateFailed || len(bundle.Problems) != 1 || !strings.Contains(bundle.Problems[0].Message, "cannot log in with ***") {
+		t.Errorf("reported: %+v", bundle)
+	}
+	showsNothing(t, w, result)
+}
+
+// babbling is a cluster whose containers say what they know.
+type babbling struct{ *deployer }
+
+func (b babbling) Health(context.Context, agent.Deployment) (apply.Health, error) {
+	return apply.Health{Total: 1, Failed: true, Problems: []v1alpha1.Problem{
+		{Object: "v1 Pod apps/web", Reason: "CrashLoopBackOff", Message: "cannot log in with " + secretText},
+	}}, nil
 }
 
 func TestSealedSecretObject(t *testing.T) {

@@ -32,6 +32,8 @@ type unit struct {
 	// recorded is what the last apply left; nil before the first.
 	recorded      *Record
 	recordedPrint string
+	// secrets are texts that nothing told of the bundle may show; those of the version before, too, where it may run yet.
+	secrets []string
 
 	todo     bool // what is wanted is yet to be brought to the cluster, or to be removed from it
 	busy     bool // a worker is at it
