@@ -22,6 +22,7 @@ import (
 
 // variant is one artifact of a bundle, shared by the clusters whose assignments render the same bytes.
 type variant struct {
+	name    string // see [target.Assignment]
 	bundle  *target.Bundle
 	found   foundBundle
 	inputs  bundler.Variant
@@ -148,16 +149,23 @@ func (v *variant) built() target.Artifact {
 	return target.Artifact{Digest: v.index.Digest, LayerDigest: v.index.LayerDigest, Method: v.index.Method}
 }
 
-// plan looks at every cluster once, to find what has to be rendered and whether its target changes.
-func (p *publisher) plan(ctx context.Context, loaded *Loaded) ([]draft, variants, error) {
+// plan looks at every cluster once, to find what has to be rendered and whether its target changes. What is known of
+// the last publish is not planned again.
+func (p *publisher) plan(ctx context.Context, loaded *Loaded, known *plans) ([]draft, variants, error) {
 	var (
-		mu     sync.Mutex
-		all    = variants{}
-		drafts = make([]draft, len(loaded.Fleet.Clusters))
-		errs   []error
+		mu       sync.Mutex
+		all      = variants{}
+		drafts   = make([]draft, len(loaded.Fleet.Clusters))
+		recalled = known.recall(loaded.Fleet)
+		outdated bool
+		errs     []error
 	)
 	progress := p.stage("plan", len(drafts))
 	err := p.each(ctx, len(drafts), func(_ context.Context, i int) error {
+		if _, is := recalled[i]; is {
+			progress(loaded.Fleet.Clusters[i].Metadata.Name, "", 0)
+			return nil
+		}
 		plan, err := loaded.Fleet.PlanCluster(i)
 		if err == nil {
 			drafts[i].sketch = loaded.Fleet.Sketch(plan, loaded.Fleet.Assemble(plan, loaded.unbuilt))
@@ -170,6 +178,7 @@ func (p *publisher) plan(ctx context.Context, loaded *Loaded) ([]draft, variants
 			}
 			return nil
 		}
+		outdated = outdated || known.contradicts(loaded.Fleet, i, drafts[i].sketch)
 		for _, assignment := range plan.Assignments {
 			if assignment.Selected {
 				drafts[i].variants = append(drafts[i].variants, all.add(assignment, loaded.found[assignment.Bundle.Metadata.Name]))
@@ -178,12 +187,15 @@ func (p *publisher) plan(ctx context.Context, loaded *Loaded) ([]draft, variants
 		progress(plan.Cluster.Metadata.Name, "", 0)
 		return nil
 	})
-	return drafts, all, errors.Join(append(errs, err)...)
+	if err = errors.Join(append(errs, err)...); err == nil && (outdated || !known.complete(drafts, recalled, all)) {
+		return p.plan(ctx, loaded, &plans{Program: known.Program, Fleet: known.Fleet})
+	}
+	return drafts, all, err
 }
 
 // planAndBuild is for those who look at targets afterwards.
 func (p *publisher) planAndBuild(ctx context.Context, loaded *Loaded, parent v1alpha1.FleetIndex) (variants, error) {
-	_, all, err := p.plan(ctx, loaded)
+	_, all, err := p.plan(ctx, loaded, &plans{})
 	if err != nil {
 		return nil, err
 	}
@@ -192,11 +204,7 @@ func (p *publisher) planAndBuild(ctx context.Context, loaded *Loaded, parent v1a
 
 // unbuilt is what is known of an artifact before it is built.
 func (l *Loaded) unbuilt(a target.Assignment) target.Artifact {
-	found := l.found[a.Bundle.Metadata.Name]
-	if found.prebuilt != nil {
-		return target.Artifact{Method: found.prebuilt.bundle.Config.Method}
-	}
-	return target.Artifact{Method: found.Method()}
+	return target.Artifact{Method: l.found[a.Bundle.Metadata.Name].method()}
 }
 
 // maxFindings bounds how many clusters' findings are returned: one wrong template fails for every cluster.
@@ -209,7 +217,7 @@ func (v variants) add(a target.Assignment, found foundBundle) *variant {
 	known := v[a.Variant]
 	if known == nil {
 		known = &variant{
-			bundle: a.Bundle, found: found, cluster: a.Cluster,
+			name: a.Variant, bundle: a.Bundle, found: found, cluster: a.Cluster,
 			index: v1alpha1.IndexBundle{Name: a.Bundle.Metadata.Name, Source: a.Bundle.Source.Name},
 		}
 		v[a.Variant] = known

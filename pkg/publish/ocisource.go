@@ -26,6 +26,14 @@ type foundBundle struct {
 	prebuilt *prebuilt // nil: built here
 }
 
+// method is how the bundle is installed.
+func (f foundBundle) method() v1alpha1.Method {
+	if f.prebuilt != nil {
+		return f.prebuilt.bundle.Config.Method
+	}
+	return f.Method()
+}
+
 // prebuilt is a bundle artifact in the repository of another CI, verified by the source's own policy.
 type prebuilt struct {
 	repo   oci.Repository

@@ -83,9 +83,15 @@ func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Option
 		return result, err
 	}
 	loaded.Fleet.SealKey = p.SealKey
-	drafts, variants, err := p.plan(ctx, loaded)
+	known := readPlans(p.CacheDir, loaded)
+	drafts, variants, err := p.plan(ctx, loaded, &known)
 	if err != nil {
 		return result, err
+	}
+	if !p.DryRun {
+		if err := known.write(p.CacheDir, loaded.Fleet, drafts); err != nil {
+			loaded.Warnings = append(loaded.Warnings, fmt.Sprintf("the next publish plans every cluster anew: %v", err))
+		}
 	}
 	if err := p.build(ctx, loaded.Sources, variants, parent); err != nil {
 		return result, err

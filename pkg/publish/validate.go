@@ -50,7 +50,7 @@ func Validate(ctx context.Context, opts ValidateOptions) (Validation, error) {
 	}
 	result := Validation{Fleet: loaded.Fleet.Name, Clusters: len(loaded.Fleet.Clusters), Bundles: len(loaded.Fleet.Bundles), Warnings: loaded.Warnings}
 	p := newPublisher(nil, Options{LoadOptions: opts.LoadOptions, Progress: opts.Progress})
-	_, variants, err := p.plan(ctx, loaded)
+	_, variants, err := p.plan(ctx, loaded, &plans{})
 	result.Variants = len(variants)
 	if err != nil {
 		return result, err
