@@ -54,7 +54,7 @@ func TestRegistryFaults(t *testing.T) {
 		{"server error", registrytest.Fault{Match: current, Status: http.StatusInternalServerError}, "500"},
 		{"drops connections", registrytest.Fault{Match: current, Drop: true}, "reason=Unreachable"},
 		{"answers garbage", registrytest.Fault{Match: bundle, Body: []byte(`{"schemaVersion": 2, "layers": [{`)}, "stage=fetch"},
-		{"cuts in the middle", registrytest.Fault{Match: blobs, Cut: 20, Skip: 1}, "stage=fetch"}, // after the signature
+		{"cuts in the middle", registrytest.Fault{Match: blobs, Cut: 20, Skip: 1}, "stage=fetch"}, // after the config
 		{"serves wrong bytes", registrytest.Fault{Match: blobs, Corrupt: true, Skip: 1}, "reason=DigestMismatch"},
 		{"is slow", registrytest.Fault{Match: blobs, Delay: 300 * time.Millisecond}, ""},
 	} {

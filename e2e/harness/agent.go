@@ -111,6 +111,9 @@ func writeYAML(path string, document any) error {
 	return os.WriteFile(path, data, 0o600)
 }
 
+// Name is the cluster's in the fleet.
+func (a *Agent) Name() string { return a.name }
+
 // Start starts the agent. It doesn't wait for anything.
 func (a *Agent) Start() error {
 	var err error

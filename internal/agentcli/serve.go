@@ -2,6 +2,7 @@ package agentcli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/internal/webhook"
@@ -22,12 +24,19 @@ const (
 	// readTimeout and idleTimeout stop clients that hold connections open.
 	readTimeout = 10 * time.Second
 	idleTimeout = time.Minute
+	// maxHeader stops headers that fill the memory.
+	maxHeader = 16 << 10
+	// maxConnections stops whoever opens connections without end: each has buffers, and more wait to be taken.
+	maxConnections = 256
+	// maxScrapes stops metrics from being gathered for many at once.
+	maxScrapes = 4
 	// farewell is how long open requests may take at the end.
 	farewell = 3 * time.Second
 )
 
 // endpoints are the HTTP servers that run beside the agent.
 type endpoints struct {
+	timeout time.Duration // readTimeout when zero
 	servers []*http.Server
 	running sync.WaitGroup
 }
@@ -66,12 +75,13 @@ func (e *endpoints) listen(address, field string, handler http.Handler, fail con
 }
 
 func (e *endpoints) serve(listener net.Listener, address string, handler http.Handler, fail context.CancelCauseFunc) {
+	timeout := cmp.Or(e.timeout, readTimeout)
 	server := &http.Server{
-		Handler: handler, ReadTimeout: readTimeout, WriteTimeout: 3 * readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+		Handler: handler, ReadTimeout: timeout, WriteTimeout: 3 * timeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 	}
 	e.servers = append(e.servers, server)
 	e.running.Go(func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(netutil.LimitListener(listener, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
 			fail(fmt.Errorf("serve %s: %w", address, err))
 		}
 	})
@@ -113,7 +123,7 @@ func operations(setup *setup) http.Handler {
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	return mux
 }
 

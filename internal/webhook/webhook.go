@@ -16,12 +16,15 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
 const (
 	// MaxBody stops bodies that never end; a registry batches some hundred events.
 	MaxBody = 1 << 20
+	// maxBodies stops bodies that come slowly from filling the memory together: more at once are told to come back.
+	maxBodies = 16
 	// perSecond and burst bound requests. A registry posts one for each blob and manifest that is pushed or pulled, and
 	// one that is refused holds up those behind it, so this is far above what a publish causes.
 	perSecond, burst = 200, 1000
@@ -49,11 +52,13 @@ type Handler struct {
 	Count func(provider, result string)
 
 	limit, bytes *rate.Limiter
+	bodies       *semaphore.Weighted
 }
 
 // New returns a handler with its rate limit.
 func New(handler Handler) *Handler {
 	handler.limit, handler.bytes = rate.NewLimiter(perSecond, burst), rate.NewLimiter(bytesPerSecond, burstBytes)
+	handler.bodies = semaphore.NewWeighted(maxBodies)
 	return &handler
 }
 
@@ -68,6 +73,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.limit != nil && !h.limit.Allow() {
 		h.tooMany(w)
 		return
+	}
+	if h.bodies != nil {
+		if !h.bodies.TryAcquire(1) {
+			h.tooMany(w)
+			return
+		}
+		defer h.bodies.Release(1)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
