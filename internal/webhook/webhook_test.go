@@ -2,9 +2,11 @@ package webhook
 
 import (
 	"encoding/hex"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -108,6 +110,46 @@ func TestRateIsLimited(t *testing.T) {
 			}
 			t.Error("no request was refused")
 		})
+	}
+}
+
+// Bodies that come slowly, or never, are read a few at a time; the next sender is told to come back.
+func TestSlowBodiesAreFew(t *testing.T) {
+	t.Parallel()
+	handler := New(Handler{Repository: "targets/x", Tag: "current", Hint: func() {}})
+	post := func(body io.Reader) int {
+		response := httptest.NewRecorder()
+		handler.ServeHTTP(response, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", body))
+		return response.Code
+	}
+	var slow sync.WaitGroup
+	var pipes []*io.PipeWriter
+	for range maxBodies {
+		body, sender := io.Pipe()
+		pipes = append(pipes, sender)
+		slow.Go(func() {
+			if got := post(body); got != http.StatusAccepted {
+				t.Errorf("a slow body: status %d, want 202", got)
+			}
+		})
+		if _, err := io.WriteString(sender, "{"); err != nil { // it is being read
+			t.Fatal(err)
+		}
+	}
+	if got := post(strings.NewReader(generic)); got != http.StatusTooManyRequests {
+		t.Errorf("one more: status %d, want 429", got)
+	}
+	for _, sender := range pipes {
+		if _, err := io.WriteString(sender, generic[1:]); err != nil {
+			t.Fatal(err)
+		}
+		if err := sender.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slow.Wait()
+	if got := post(strings.NewReader(generic)); got != http.StatusAccepted {
+		t.Errorf("afterwards: status %d, want 202", got)
 	}
 }
 
