@@ -220,7 +220,7 @@ func repairExport(ctx context.Context, s *session, opts mirrorExportOptions, mov
 	show := newTransferProgress(s)
 	moving.OnBytes, moving.OnWait = show.bytes, show.waits
 	names, err := medium.Repair(ctx, medium.RepairOptions{
-		Dir: opts.dir, Open: mirror.Opener(from.Registry, from.Host), Trust: trustIndex(verifier), Engine: transfer.New(moving),
+		Dir: opts.dir, Open: mirror.Opener(from.Registry, from.Host), Trust: verifier.trustIndex(), Engine: transfer.New(moving),
 		Jobs: opts.transfer.jobs, Progress: show.step,
 	})
 	show.end()

@@ -28,7 +28,7 @@ func (o *mirrorExportOptions) left(ctx context.Context, s *session, signer *sign
 		if err != nil {
 			return nil, nil, err
 		}
-		return readBase(ctx, o.base, trustIndex(verifier))
+		return readBase(ctx, o.base, verifier.trustIndex())
 	}
 	return nil, nil, nil
 }

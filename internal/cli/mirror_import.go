@@ -87,7 +87,7 @@ func runMirrorImport(ctx context.Context, s *session, opts mirrorImportOptions) 
 	if err != nil {
 		return err
 	}
-	m, err := medium.Open(ctx, opts.dirs, trustIndex(verifier))
+	m, err := medium.Open(ctx, opts.dirs, verifier.trustIndex())
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func runMirrorVerify(ctx context.Context, s *session, opts mirrorVerifyOptions) 
 	if err != nil {
 		return err
 	}
-	m, err := medium.Open(ctx, opts.dirs, trustIndex(verifier))
+	m, err := medium.Open(ctx, opts.dirs, verifier.trustIndex())
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func runMirrorVerify(ctx context.Context, s *session, opts mirrorVerifyOptions) 
 			}
 		}
 	}
-	if index.Content == medium.ContentFleet && len(damaged) == 0 && len(index.Held) == 0 {
+	if index.Content == medium.ContentFleet && len(damaged) == 0 && len(index.Held)+len(index.Kept) == 0 {
 		if result.Refused, err = m.VerifySignatures(ctx, verifier); err != nil {
 			return err
 		}

@@ -19,56 +19,10 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/mirror"
-	"pinnace.dev/pinnace/pkg/oci/mirror/medium"
 	"pinnace.dev/pinnace/pkg/oci/mirror/transfer"
 	"pinnace.dev/pinnace/pkg/oci/signing"
 	"pinnace.dev/pinnace/pkg/publish"
 )
-
-// mirrorTrust says whose signatures count: a policy, or keys of which one must have signed.
-type mirrorTrust struct {
-	policy     string
-	publicKeys []string
-}
-
-func (f *mirrorTrust) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringVar(&f.policy, "policy", "", "trust policy, a TrustPolicy document")
-	flags.StringArrayVar(&f.publicKeys, "public-key", nil, "public key, PEM, that may have signed, instead of a policy; may be repeated")
-}
-
-// verifier is the policy's, or the keys', or, where neither is named, the signer's own.
-func (f *mirrorTrust) verifier(ctx context.Context, s *session, signer *signing.Signer) (*signing.Verifier, error) {
-	switch {
-	case f.policy != "" && len(f.publicKeys) > 0:
-		return nil, usagef("--policy and --public-key exclude each other; give one")
-	case f.policy != "":
-		return loadVerifier(s, f.policy, "")
-	case len(f.publicKeys) == 0 && signer != nil:
-		return signer.Verifier(ctx)
-	case len(f.publicKeys) == 0:
-		return nil, usagef("say whom to trust: --policy trust.yaml, or --public-key cosign.pub")
-	}
-	var signers v1alpha1.Signers
-	for _, file := range f.publicKeys {
-		data, err := readSmallFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("public key: %w", err)
-		}
-		signers.Keys = append(signers.Keys, v1alpha1.PublicKey{Name: filepath.Base(file), PublicKey: string(data)})
-	}
-	verifier, err := signing.NewVerifier(v1alpha1.TrustPolicy{Spec: v1alpha1.TrustPolicySpec{
-		Rules: []v1alpha1.TrustRule{{Match: "**", Signers: signers}},
-	}}, signing.Options{})
-	return verifier, ofInput(err)
-}
-
-// trustIndex verifies what is signed around a medium, by the policy's rule for the repository "mirror".
-func trustIndex(verifier *signing.Verifier) medium.Trust {
-	return func(_ context.Context, payloadType string, envelope []byte) ([]byte, []string, error) {
-		return verifier.OpenEnvelope(mirror.RepositoryReceipt, payloadType, envelope)
-	}
-}
 
 // mirrorSelection says what is mirrored.
 type mirrorSelection struct {
@@ -214,7 +168,7 @@ func (f *mirrorSender) register(cmd *cobra.Command) {
 }
 
 // from opens the sender.
-func (f *mirrorSender) from(s *session, prefix string, verifier *signing.Verifier) (mirror.From, error) {
+func (f *mirrorSender) from(s *session, prefix string, verifier mirror.Verifier) (mirror.From, error) {
 	registry, err := f.registry.open(s, prefix)
 	if err != nil {
 		return mirror.From{}, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,11 +18,6 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
 )
-
-// Verifier proves who signed an artifact; signing.Verifier does.
-type Verifier interface {
-	Verify(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (oci.Verified, error)
-}
 
 // Selection chooses clusters. The zero value chooses all.
 type Selection struct {
@@ -54,6 +50,9 @@ const (
 // the bundles, and these the images; whatever is attached to any of them comes along. What the policy refuses is
 // listed, and left out with what only it needs.
 func Find(ctx context.Context, from From, selection Selection) (*Closure, error) {
+	if err := Follow(ctx, from.Verifier, from.Registry); err != nil {
+		return nil, err
+	}
 	w := &walker{
 		From: from, selection: selection, sources: map[string]*source{}, entries: map[string]*Entry{}, hosts: map[string]*hostState{},
 		registries: map[string]oci.Registry{}, images: map[string]*imageWalk{},
@@ -337,7 +336,7 @@ func nameClusters(clusters []string) string {
 
 // small adds the fleet's small repositories whole: the trust root, and the gates of rollouts.
 func (w *walker) small(ctx context.Context) error {
-	if err := w.allTags(ctx, RepositoryTrust, KindTrust, "the trust root"); err != nil {
+	if err := w.allTags(ctx, v1alpha1.RepositoryTrust, KindTrust, "the trust root"); err != nil {
 		return err
 	}
 	return w.rollouts(ctx)
@@ -382,7 +381,7 @@ func (w *walker) allTags(ctx context.Context, name string, kind Kind, why string
 	return nil
 }
 
-func moves(tag string) bool { return tag == v1alpha1.TagCurrent || tag == "gate" }
+func moves(tag string) bool { return tag == v1alpha1.TagCurrent || tag == v1alpha1.TagGate }
 
 // finish makes the closure of what was found.
 func (w *walker) finish() *Closure {
@@ -391,6 +390,7 @@ func (w *walker) finish() *Closure {
 		c.Entries = append(c.Entries, entry)
 	}
 	slices.Sort(c.Clusters)
+	c.Gates = slices.Sorted(maps.Keys(w.gates))
 	c.sort()
 	return c
 }

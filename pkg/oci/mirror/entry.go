@@ -97,6 +97,8 @@ type Closure struct {
 	Publication int64    `json:"publication"`
 	Clusters    []string `json:"clusters"`
 	Entries     []*Entry `json:"entries"`
+	// Gates are the repositories of rollouts that targets wait for, whether they hold something yet or not.
+	Gates []string `json:"-"`
 	// Unsigned are artifacts that nobody signed and no policy asks a signature of: images, for the most part.
 	Unsigned []Problem `json:"unsigned,omitempty"`
 	// Refused failed the policy; they are not among the entries, nor is what only they need.

@@ -12,9 +12,6 @@ import (
 	"pinnace.dev/pinnace/pkg/oci"
 )
 
-// RepositoryTrust holds the trust root, relative to the fleet's prefix.
-const RepositoryTrust = "trust"
-
 // imageWalk is an image that bundles name.
 type imageWalk struct {
 	reference string
@@ -117,15 +114,9 @@ func (w *walker) findImage(ctx context.Context, walk *imageWalk, mirror bool) (*
 	return entry, w.add(ctx, s, desc, entry)
 }
 
-// imageVerifier is a policy that may speak of images; signing.Verifier is.
-type imageVerifier interface {
-	ImageRules() bool
-	VerifyImage(ctx context.Context, reference string, open func(host, repository string) (oci.Repository, error)) error
-}
-
 // verifyImage asks the policy, where it has rules for images, and returns who signed.
 func (w *walker) verifyImage(ctx context.Context, s *source, name oci.ImageName, desc ocispec.Descriptor) ([]string, error) {
-	policy, ok := w.Verifier.(imageVerifier)
+	policy, ok := w.Verifier.(ImageVerifier)
 	if !ok || !policy.ImageRules() {
 		return nil, nil
 	}
@@ -135,7 +126,9 @@ func (w *walker) verifyImage(ctx context.Context, s *source, name oci.ImageName,
 		return verified.Signers(), err
 	}
 	// A rule may let images without signatures pass.
-	return nil, policy.VerifyImage(ctx, full+"@"+desc.Digest.String(), func(string, string) (oci.Repository, error) { return s, nil })
+	return nil, policy.VerifyImage(ctx, full+"@"+desc.Digest.String(), func(oci.ImageName) ([]oci.Repository, error) {
+		return []oci.Repository{s}, nil
+	})
 }
 
 // locate finds where the image is read: beside the fleet where the sender is a mirror, or else at its own registry.

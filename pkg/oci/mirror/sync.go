@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
@@ -70,7 +71,8 @@ func Sync(ctx context.Context, opts SyncOptions) (*Plan, *Report, error) {
 // state is what a complete sync left.
 type state struct {
 	Key string `json:"key"`
-	// Sender are the moving tags of the fleet's repositories, by repository:tag; Receiver one tag of each repository.
+	// Sender are the moving tags of the fleet's repositories, by repository:tag, empty for one that wasn't there yet;
+	// Receiver one tag of each repository.
 	Sender   map[string]digest.Digest `json:"sender"`
 	Receiver map[string]digest.Digest `json:"receiver"`
 }
@@ -78,6 +80,11 @@ type state struct {
 func newState(key string, closure *Closure) *state {
 	s := &state{Key: key, Sender: map[string]digest.Digest{}, Receiver: map[string]digest.Digest{}}
 	chosen := map[string]bool{}
+	// A trust root, and gates, may come later than the targets that wait for them.
+	s.Sender[v1alpha1.RepositoryTrust+":"+v1alpha1.TagCurrent] = ""
+	for _, name := range closure.Gates {
+		s.Sender[name+":"+v1alpha1.TagGate] = ""
+	}
 	for _, entry := range closure.Entries {
 		for _, tag := range entry.Moving {
 			// The fleet index names the targets; gates and the trust root change by themselves.
@@ -112,9 +119,11 @@ func (s *state) holds(ctx context.Context, from From, to oci.Registry) (bool, er
 					return err
 				}
 				desc, err := repo.Resolve(ctx, tag)
-				if errors.Is(err, oci.ErrNotFound) || err == nil && desc.Digest != want {
+				if errors.Is(err, oci.ErrNotFound) {
+					desc, err = ocispec.Descriptor{}, nil
+				}
+				if err == nil && desc.Digest != want {
 					differs.Store(true)
-					return nil
 				}
 				return err
 			})

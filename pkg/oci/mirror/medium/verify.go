@@ -108,9 +108,13 @@ func (m *Medium) checkVolume(ctx context.Context, volume Volume) error {
 	return nil
 }
 
-// VerifySignatures checks by the receiver's policy what agents will check: the fleet index, targets, bundles and gates.
-// It reads from the volumes that are there and from what stands behind. It returns refusals, each with its subject.
+// VerifySignatures checks by the receiver's policy, and by the trust root as far as the medium carries it, what agents
+// will check: the fleet index, targets and bundles. It reads from the volumes that are there and from what stands
+// behind. It returns refusals, each with its subject.
 func (m *Medium) VerifySignatures(ctx context.Context, verifier mirror.Verifier) ([]mirror.Problem, error) {
+	if err := mirror.Follow(ctx, verifier, m); err != nil {
+		return nil, err
+	}
 	var refused []mirror.Problem
 	for _, entry := range m.index.Entries {
 		if entry.Held || !signed(entry) {

@@ -34,6 +34,8 @@ type Fleet struct {
 	Layers, LayerBytes int
 	// Revision changes the content of the first Changed bundles.
 	Revision, Changed int
+	// Rollout is one that every target announces; none when empty.
+	Rollout string
 	// Now is when targets are issued.
 	Now time.Time
 }
@@ -172,6 +174,9 @@ func (f Fleet) pushTarget(ctx context.Context, registry oci.Registry, i int, bun
 		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindTarget}, Fleet: "acme", Cluster: name,
 		Generation: int64(f.Revision) + 1, IssuedAt: metav1.NewTime(f.Now), ExpiresAt: metav1.NewTime(f.Now.Add(720 * time.Hour)),
 		Bundles: []v1alpha1.TargetBundle{},
+	}
+	if f.Rollout != "" {
+		target.Rollouts = []v1alpha1.TargetRollout{{Name: f.Rollout, Plan: 1}}
 	}
 	for n, bundle := range bundles {
 		if f.Clusters == 1 || n%2 == i%2 {
