@@ -3,6 +3,7 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -34,19 +35,26 @@ type Artifact struct {
 }
 
 // Manifest packs the manifest: the same artifact gives the same bytes.
-func (a Artifact) Manifest() Blob {
-	manifest := ocispec.Manifest{
+func (a Artifact) Manifest() Blob { return a.pack(a.layers()) }
+
+func (a Artifact) layers() []ocispec.Descriptor {
+	var layers []ocispec.Descriptor
+	for _, layer := range a.Layers {
+		layers = append(layers, layer.Descriptor())
+	}
+	return layers
+}
+
+func (a Artifact) pack(layers []ocispec.Descriptor) Blob {
+	data, err := json.Marshal(ocispec.Manifest{
 		Versioned:    specs.Versioned{SchemaVersion: 2},
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: a.Type,
 		Config:       a.config().Descriptor(),
+		Layers:       layers,
 		Annotations:  a.Annotations,
 		Subject:      a.Subject,
-	}
-	for _, layer := range a.Layers {
-		manifest.Layers = append(manifest.Layers, layer.Descriptor())
-	}
-	data, err := json.Marshal(manifest)
+	})
 	if err != nil {
 		panic(err) // a manifest of strings and numbers always marshals
 	}
@@ -94,24 +102,39 @@ func Push(ctx context.Context, repo Repository, artifact Artifact, tags ...strin
 	return desc, true, nil
 }
 
-// PushNew stores an artifact that is certainly not there, such as one with a time in it, and tags it. Its layers are
-// sent without asking; only its config, which others may share, is asked for.
-func PushNew(ctx context.Context, repo Repository, artifact Artifact, tags ...string) (ocispec.Descriptor, error) {
-	desc := artifact.Descriptor()
-	err := pushBlob(ctx, repo, artifact.config())
-	for _, layer := range artifact.Layers {
-		if err == nil {
-			err = repo.Push(ctx, layer.Descriptor(), layer.Data)
+// PushNew stores an artifact that is certainly not there, such as one with a time in it, and tags it: nothing is asked
+// before. It returns the manifest.
+func PushNew(ctx context.Context, repo Repository, artifact Artifact, tags ...string) (Blob, error) {
+	return pushNew(ctx, repo, artifact, []Blob{artifact.config()}, tags)
+}
+
+// PushNext is PushNew for a repository that has an artifact with the same config, so that only what is new is sent. Where
+// the registry lost that config, it is sent after all.
+func PushNext(ctx context.Context, repo Repository, artifact Artifact, tags ...string) (Blob, error) {
+	manifest, err := pushNew(ctx, repo, artifact, nil, tags)
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrUnauthorized) {
+		return manifest, err
+	}
+	return PushNew(ctx, repo, artifact, tags...)
+}
+
+func pushNew(ctx context.Context, repo Repository, artifact Artifact, config []Blob, tags []string) (Blob, error) {
+	layers := artifact.layers()
+	manifest := artifact.pack(layers)
+	for i, layer := range artifact.Layers {
+		if err := repo.Push(ctx, layers[i], layer.Data); err != nil {
+			return manifest, fmt.Errorf("push to %s: %w", repo, err)
 		}
 	}
-	if err == nil {
-		manifest := artifact.Manifest()
-		err = repo.Push(ctx, manifest.Descriptor(), manifest.Data, tags...)
+	for _, blob := range config {
+		if err := repo.Push(ctx, blob.Descriptor(), blob.Data); err != nil {
+			return manifest, fmt.Errorf("push to %s: %w", repo, err)
+		}
 	}
-	if err != nil {
-		return desc, fmt.Errorf("push to %s: %w", repo, err)
+	if err := repo.Push(ctx, manifest.Descriptor(), manifest.Data, tags...); err != nil {
+		return manifest, fmt.Errorf("push to %s: %w", repo, err)
 	}
-	return desc, nil
+	return manifest, nil
 }
 
 func pushBlob(ctx context.Context, repo Repository, blob Blob) error {

@@ -55,7 +55,8 @@ func (p *publisher) pushIndex(ctx context.Context, index v1alpha1.FleetIndex) (o
 	}
 	artifact := oci.Artifact{Type: v1alpha1.ArtifactTypeFleet, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeFleetIndex, Data: data}}}
 	// Signed before it is tagged: what a reader finds under pub-<n> is always signed.
-	desc, err := oci.PushNew(ctx, repo, artifact)
+	manifest, err := oci.PushNew(ctx, repo, artifact)
+	desc := manifest.Descriptor()
 	if err != nil {
 		return desc, err
 	}

@@ -157,11 +157,16 @@ func (p *publisher) pushTarget(ctx context.Context, t *issuedTarget) (signing.It
 		return signing.Item{}, 0, err
 	}
 	artifact := oci.Artifact{Type: v1alpha1.ArtifactTypeTarget, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeTarget, Data: data}}}
-	desc, err := oci.PushNew(ctx, repo, artifact, v1alpha1.GenerationTag(next.Generation))
+	push := oci.PushNew
+	if next.Generation > 1 {
+		push = oci.PushNext // the one before has the same config
+	}
+	manifest, err := push(ctx, repo, artifact, v1alpha1.GenerationTag(next.Generation))
+	desc := manifest.Descriptor()
 	if err == nil && !p.Signer.Batches() {
 		err = p.Signer.SignNew(ctx, repo, desc)
 	}
-	t.manifest = artifact.Manifest()
+	t.manifest = manifest
 	t.index.Digest, t.index.ExpiresAt = desc.Digest.String(), next.ExpiresAt
 	t.result.Digest = t.index.Digest
 	return signing.Item{Repository: repo, Descriptor: desc}, int64(len(data)), err
