@@ -8,6 +8,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,6 +51,8 @@ type Options struct {
 	ReadOnly bool
 	// Notify are told about every manifest that is pushed, tagged or deleted.
 	Notify []Endpoint
+	// Stall is how long a client may keep a request waiting for its next byte; DefaultStall when zero.
+	Stall time.Duration
 	// Log gets one debug record a request and a warning for what the registry did wrong; nothing when nil.
 	Log *slog.Logger
 }
@@ -85,8 +88,6 @@ const (
 	drainTimeout = 10 * time.Second
 	// catalogPage is how many repositories are listed at once: none, if it weren't set.
 	catalogPage = 1000
-	// headerTimeout stops clients that open connections and say nothing.
-	headerTimeout = 30 * time.Second
 	// A receiver that is away is asked again every second from the first failure on: a notification is a hint whose
 	// worth fades.
 	notifyTimeout = 5 * time.Second
@@ -241,11 +242,12 @@ func Start(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, handler.Close())
 	}
+	stall := cmp.Or(opts.Stall, DefaultStall)
 	s := &Server{
 		Addr:    listener.Addr().String(),
 		handler: handler,
 		server: &http.Server{
-			Handler: handler, ReadHeaderTimeout: headerTimeout,
+			Handler: timely(stall, handler), ReadHeaderTimeout: stall, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 			ErrorLog: slog.NewLogLogger(logger(opts.Log).Handler(), slog.LevelDebug),
 		},
 		served: make(chan error, 1),
