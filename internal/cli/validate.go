@@ -57,9 +57,10 @@ that every variant of every bundle renders. It needs no key and no registry, and
 sources in other repositories need.
 
 With --kube-version or --crd every object that renders is checked too, as an API server would, without one: fields that
-its kind doesn't have, values of the wrong type, API versions that the version doesn't serve, and for custom resources
-what their definitions say: required fields, bounds, patterns and rules. Definitions that come with the fleet's bundles
-are known without naming them. Fields of Kubernetes' own kinds are those of 1.` + strconv.Itoa(conform.Newest) + `.
+its kind doesn't have or that are missing, values of the wrong type, API versions that the version doesn't serve, and for
+custom resources whatever else their definitions say: bounds, patterns and rules. API versions that are deprecated are
+warnings, with what takes their place. Definitions that come with the fleet's bundles are known without naming them.
+Fields of Kubernetes' own kinds are those of 1.` + strconv.Itoa(conform.Newest) + `.
 
 Findings go to stdout, one a line, with file, line and column. It exits with 0 when there is none and with 2 otherwise.`,
 		Example: `  # The fleet repository here

@@ -66,11 +66,15 @@ func checkObjects(list []*variant, version string, definitions []*unstructured.U
 				unknown[object.GetAPIVersion()+" "+object.GetKind()]++
 				continue
 			}
-			for _, finding := range schemas.Check(object) {
-				if _, read := places[v.index.Name]; !read {
-					places[v.index.Name] = v.documents()
-				}
+			found, leaving := schemas.Check(object), schemas.Deprecated(object)
+			if _, read := places[v.index.Name]; !read && (len(found) > 0 || leaving.Message != "") {
+				places[v.index.Name] = v.documents()
+			}
+			for _, finding := range found {
 				findings = append(findings, v.place(object, finding, places[v.index.Name]))
+			}
+			if leaving.Message != "" {
+				warnings = append(warnings, v.place(object, leaving, places[v.index.Name]).Error())
 			}
 		}
 	}
@@ -78,7 +82,7 @@ func checkObjects(list []*variant, version string, definitions []*unstructured.U
 		warnings = append(warnings, fmt.Sprintf("no schema of %s is known, so %d of them are not checked; name its definition with --crd", kind, n))
 	}
 	slices.Sort(warnings)
-	return findings, warnings, nil
+	return findings, slices.Compact(warnings), nil
 }
 
 // substituted returns the objects with the variables of the cluster whose inputs were built. Where only the cluster

@@ -260,8 +260,8 @@ func TestFacts(t *testing.T) {
 		"factory-01": {Kubernetes: "v1.9.0", Nodes: 1, Architectures: []string{"amd64"}},
 	}
 	for expression, want := range map[string]string{
-		"reported.nodes >= 3":               "ship-7",
-		"'arm64' in reported.architectures": "ship-7",
+		"reported.nodes >= 3":                                                "ship-7",
+		"'arm64' in reported.architectures":                                  "ship-7",
 		"reported.architectures.all(a, a == 'amd64') && reported.nodes == 1": "factory-01",
 		"reported.kubernetesMinor >= 10":                                     "ship-7", // as text 1.9 is greater
 		"reported.kubernetesMinor == 0":                                      "factory-02",

@@ -2,27 +2,28 @@
 //
 // [New] knows Kubernetes' own kinds, with the versions in which they came and went, and the kinds that
 // CustomResourceDefinitions define. [Schemas.Check] returns everything that is wrong with an object: fields that its kind
-// doesn't have, values of the wrong type, API versions that the cluster's version doesn't serve, and for custom resources
-// whatever their schema says: required fields, bounds, patterns and CEL rules.
+// doesn't have or that are missing, values of the wrong type, API versions that the cluster's version doesn't serve, and
+// for custom resources whatever else their schema says: bounds, patterns and CEL rules. [Schemas.Deprecated] says what
+// will go.
 //
-// Fields of Kubernetes' own kinds are those of the newest version that this program knows: a field that came later than
-// the version that is asked for is not told apart.
+// Kubernetes' own kinds are checked against their Go types, by reflection, so that nothing but the types is linked.
+// Fields are those of the newest version that this program knows: a field that came later than the version that is asked
+// for is not told apart.
 package conform
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
-	kjson "sigs.k8s.io/json"
-
-	"pinnace.dev/pinnace/api/document"
 )
 
 // Versions of Kubernetes whose API versions are known: Newest is that of the types that are compiled in.
@@ -61,7 +62,7 @@ func New(version string, objects []*unstructured.Unstructured) (*Schemas, error)
 		return nil, err
 	}
 	out := &Schemas{minor: minor, definitions: map[schema.GroupVersionKind]*definition{}, versions: map[schema.GroupKind][]string{}}
-	for gvk := range scheme.Scheme.AllKnownTypes() {
+	for gvk := range own().AllKnownTypes() {
 		out.versions[gvk.GroupKind()] = append(out.versions[gvk.GroupKind()], gvk.Version)
 	}
 	for _, object := range objects {
@@ -77,6 +78,17 @@ func New(version string, objects []*unstructured.Unstructured) (*Schemas, error)
 	}
 	return out, nil
 }
+
+// own are Kubernetes' own kinds.
+var own = sync.OnceValue(func() *runtime.Scheme {
+	kinds := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{scheme.AddToScheme, apiextensionsv1.AddToScheme} {
+		if err := add(kinds); err != nil {
+			panic(err) // only for two types of one name
+		}
+	}
+	return kinds
+})
 
 var versionPattern = regexp.MustCompile(`^v?1\.(\d{1,3})(\.\d+.*)?$`)
 
@@ -95,9 +107,13 @@ func parseMinor(version string) (int, error) {
 	return minor, nil
 }
 
-// Knows reports whether there is a schema for the object's kind.
+// Knows reports whether there is a schema for the object's kind, or it is known that there is none any more.
 func (s *Schemas) Knows(object *unstructured.Unstructured) bool {
-	return len(s.versions[object.GroupVersionKind().GroupKind()]) > 0
+	gvk := object.GroupVersionKind()
+	if since, was := gone[gvk]; was {
+		return since.minor <= s.minor
+	}
+	return len(s.versions[gvk.GroupKind()]) > 0
 }
 
 // Check returns what is wrong with an object, sorted by path; nothing when its kind is not known.
@@ -112,13 +128,32 @@ func (s *Schemas) check(object *unstructured.Unstructured) []Finding {
 	if known := s.definitions[gvk]; known != nil {
 		return known.check(object)
 	}
-	if scheme.Scheme.Recognizes(gvk) {
+	if own().Recognizes(gvk) {
 		return s.checkOwn(object)
 	}
-	if versions := s.versions[gvk.GroupKind()]; len(versions) > 0 {
+	if since, was := gone[gvk]; was {
+		if since.minor <= s.minor {
+			return []Finding{since.finding(gvk)}
+		}
+		return nil
+	}
+	if versions := s.served(gvk.GroupKind()); len(versions) > 0 {
 		return []Finding{{Path: "apiVersion", Message: fmt.Sprintf("%s has no kind %s; it is in %s", object.GetAPIVersion(), gvk.Kind, inVersions(gvk.Group, versions))}}
 	}
 	return nil
+}
+
+// served are the versions of a kind that the cluster's version serves; all that are known when it serves none.
+func (s *Schemas) served(kind schema.GroupKind) []string {
+	all := s.versions[kind]
+	served := slices.DeleteFunc(slices.Clone(all), func(version string) bool {
+		typed, err := own().New(kind.WithVersion(version))
+		return err == nil && len(s.checkLifecycle(kind.WithVersion(version), typed)) > 0
+	})
+	if len(served) == 0 {
+		return all
+	}
+	return served
 }
 
 func inVersions(group string, versions []string) string {
@@ -131,85 +166,9 @@ func inVersions(group string, versions []string) string {
 
 // checkOwn checks an object of one of Kubernetes' own kinds as an API server does with strict validation.
 func (s *Schemas) checkOwn(object *unstructured.Unstructured) []Finding {
-	typed, err := scheme.Scheme.New(object.GroupVersionKind())
+	typed, err := own().New(object.GroupVersionKind())
 	if err != nil {
 		return []Finding{{Message: err.Error()}}
 	}
-	findings := s.checkLifecycle(object, typed)
-	data, err := object.MarshalJSON()
-	if err != nil {
-		return append(findings, Finding{Message: err.Error()})
-	}
-	strict, err := kjson.UnmarshalStrict(data, typed)
-	if err != nil {
-		findings = append(findings, wrongValue(err))
-	}
-	for _, problem := range strict {
-		findings = append(findings, unknownField(problem, func(path []string) []string { return fieldsOf(typed, path) }))
-	}
-	return findings
-}
-
-// The lifecycle of an API version, as k8s.io/api states it.
-type (
-	introduced interface{ APILifecycleIntroduced() (major, minor int) }
-	removed    interface{ APILifecycleRemoved() (major, minor int) }
-	replaced   interface {
-		APILifecycleReplacement() schema.GroupVersionKind
-	}
-)
-
-func (s *Schemas) checkLifecycle(object *unstructured.Unstructured, typed any) []Finding {
-	what := object.GetAPIVersion() + " " + object.GetKind()
-	if since, is := typed.(introduced); is {
-		if _, minor := since.APILifecycleIntroduced(); minor > s.minor {
-			return []Finding{{Path: "apiVersion", Message: fmt.Sprintf("%s came with Kubernetes 1.%d; 1.%d doesn't know it", what, minor, s.minor)}}
-		}
-	}
-	until, is := typed.(removed)
-	if !is {
-		return nil
-	}
-	if _, minor := until.APILifecycleRemoved(); minor > s.minor {
-		return nil
-	}
-	_, minor := until.APILifecycleRemoved()
-	message := fmt.Sprintf("%s was removed from Kubernetes in 1.%d", what, minor)
-	if instead, is := typed.(replaced); is {
-		gvk := instead.APILifecycleReplacement()
-		message += fmt.Sprintf("; use %s %s", gvk.GroupVersion(), gvk.Kind)
-	}
-	return []Finding{{Path: "apiVersion", Message: message}}
-}
-
-var (
-	unknownPattern = regexp.MustCompile(`^unknown field "(.*)"$`)
-	valuePattern   = regexp.MustCompile(`cannot unmarshal (\S+) into Go struct field \S*?\.(\S+) of type (\S+)`)
-)
-
-func unknownField(problem error, known func(path []string) []string) Finding {
-	matched := unknownPattern.FindStringSubmatch(problem.Error())
-	if matched == nil {
-		return Finding{Message: problem.Error()}
-	}
-	return unknownAt(matched[1], known)
-}
-
-// unknownAt says that a field is not known, and which one may be meant.
-func unknownAt(path string, known func(path []string) []string) Finding {
-	steps := strings.Split(path, ".")
-	name := steps[len(steps)-1]
-	return Finding{Path: path, Message: fmt.Sprintf("unknown field %q%s", name, document.Suggestion(name, known(steps[:len(steps)-1])))}
-}
-
-func wrongValue(err error) Finding {
-	matched := valuePattern.FindStringSubmatch(err.Error())
-	if matched == nil {
-		return Finding{Message: strings.TrimPrefix(err.Error(), "json: ")}
-	}
-	return Finding{Path: matched[2], Message: fmt.Sprintf("must be %s, got %s", cmp.Or(goTypes[matched[3]], matched[3]), matched[1])}
-}
-
-var goTypes = map[string]string{
-	"string": "a string", "bool": "true or false", "int32": "a whole number", "int64": "a whole number", "float64": "a number",
+	return append(s.checkLifecycle(object.GroupVersionKind(), typed), checkTyped(object.Object, typed)...)
 }

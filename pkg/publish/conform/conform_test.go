@@ -1,11 +1,13 @@
 package conform
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -62,21 +64,57 @@ func TestCheck(t *testing.T) {
 		want                  []string
 	}{
 		{"good", "", deployment("{replicas: 2, selector: {matchLabels: {a: b}}, template: {spec: {containers: [{name: a, image: b, ports: [{containerPort: 80}]}]}}}"), nil},
-		{"unknown field", "", deployment("{repicas: 2, template: {spec: {containers: [{name: a}, {name: b, imagePullPolcy: Never}]}}}"), []string{
+		{"unknown field", "", deployment("{repicas: 2, selector: {}, template: {spec: {containers: [{name: a}, {name: b, imagePullPolcy: Never}]}}}"), []string{
 			`spec.repicas: unknown field "repicas"; did you mean "replicas"?`,
 			`spec.template.spec.containers[1].imagePullPolcy: unknown field "imagePullPolcy"; did you mean "imagePullPolicy"?`,
 		}},
 		{"unknown field at the top", "", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, lables: {a: b}}\ndatas: {}", []string{
 			`datas: unknown field "datas"; did you mean "data"?`, `metadata.lables: unknown field "lables"; did you mean "labels"?`,
 		}},
-		{"wrong type", "", deployment(`{replicas: "2"}`), []string{"spec.replicas: must be a whole number, got string"}},
-		{"no quantity", "", "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: a}\nspec: {resources: {requests: {storage: many}}}", []string{"quantities must match"}},
+		{"wrong types", "", deployment(`{replicas: "2", selector: {matchLabels: {a: 1}}, paused: 0, template: {spec: {containers: [{name: a, ports: {a: b}, args: x}, {name: [], stdin: "yes"}]}}}`), []string{
+			"spec.paused: must be true or false, got the number 0",
+			`spec.replicas: must be a whole number, got the text "2"`,
+			"spec.selector.matchLabels.a: must be a text, got the number 1",
+			`spec.template.spec.containers[0].args: must be a list, got the text "x"`,
+			"spec.template.spec.containers[0].ports: must be a list, got a mapping",
+			"spec.template.spec.containers[1].name: must be a text, got a list",
+			`spec.template.spec.containers[1].stdin: must be true or false, got the text "yes"`,
+		}},
+		{"numbers", "", deployment("{replicas: 2.5, minReadySeconds: 3000000000, strategy: {rollingUpdate: {maxSurge: 1.5}}, selector: {}, template: {}}"), []string{
+			"spec.minReadySeconds: 3000000000 is not between -2147483648 and 2147483647",
+			"spec.replicas: must be a whole number, got the number 2.5",
+			"spec.strategy.rollingUpdate.maxSurge: must be a whole number or a text, got the number 1.5",
+		}},
+		{"no quantity", "", "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: a}\nspec: {resources: {requests: {storage: many}}}", []string{
+			`spec.resources.requests.storage: must be a quantity, such as 100m, 1.5 or 2Gi, got the text "many"`,
+		}},
+		{"no base64", "", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {tls.key: '%', ok: YQ==}", []string{"data[tls.key]: is not base64"}},
+		{"required", "", deployment("{template: {spec: {containers: [{image: a, env: [{value: b}], readinessProbe: {httpGet: {path: /}}}], volumes: [{configMap: {items: [{key: a}]}}]}}}"), []string{
+			"spec.selector: is required, and not set",
+			"spec.template.spec.containers[0].env[0].name: is required, and not set",
+			"spec.template.spec.containers[0].name: is required, and not set",
+			"spec.template.spec.containers[0].readinessProbe.httpGet.port: is required, and not set",
+			"spec.template.spec.volumes[0].configMap.items[0].path: is required, and not set",
+			"spec.template.spec.volumes[0].name: is required, and not set",
+		}},
+		{"required, and null", "", deployment("{selector: null, template: {spec: {containers: null}}}"), []string{
+			"spec.selector: is required, and not set", "spec.template.spec.containers: is required, and not set",
+		}},
+		{"optional though written when empty", "", "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: a, creationTimestamp: null}", nil},
+		{"status is the server's", "", "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: a}\nstatus: {conditions: [{}]}", nil},
+		{"a variable that only the cluster knows", "", deployment(`{replicas: "${N}", selector: {}, template: {}}`), nil},
+		{"a definition", "", strings.Replace(beacons, "  group: sea.example\n", "  grup: sea.example\n", 1), []string{
+			"spec.group: is required, and not set", `spec.grup: unknown field "grup"; did you mean "group"?`,
+		}},
 		{"removed", "1.25", "apiVersion: batch/v1beta1\nkind: CronJob\nmetadata: {name: a}", []string{
 			"apiVersion: batch/v1beta1 CronJob was removed from Kubernetes in 1.25; use batch/v1 CronJob",
 		}},
 		{"not removed yet", "1.24", "apiVersion: batch/v1beta1\nkind: CronJob\nmetadata: {name: a}", nil},
+		{"removed, and forgotten", "1.25", "apiVersion: policy/v1beta1\nkind: PodSecurityPolicy\nmetadata: {name: a}", []string{
+			"apiVersion: policy/v1beta1 PodSecurityPolicy was removed from Kubernetes in 1.25; use the labels pod-security",
+		}},
 		{"too new", "v1.20.4", "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}", []string{"apiVersion: batch/v1 CronJob came with Kubernetes 1.21; 1.20 doesn't know it"}},
-		{"no such version", "", "apiVersion: apps/v2\nkind: Deployment\nmetadata: {name: a}", []string{"apiVersion: apps/v2 has no kind Deployment; it is in apps/v1, apps/v1beta1, apps/v1beta2"}},
+		{"no such version", "", "apiVersion: apps/v2\nkind: Deployment\nmetadata: {name: a}", []string{"apiVersion: apps/v2 has no kind Deployment; it is in apps/v1"}},
 		{"custom resource", "", beacon("{colour: green, seconds: 2, lamps: [{watt: 5}], free: {a: b}}"), nil},
 		{"custom resource with defaults only", "", beacon("{colour: green}"), nil},
 		{"unknown fields of it", "", beacon("{colour: green, secconds: 2, lamps: [{wat: 5}]}"), []string{
@@ -104,6 +142,57 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestDeprecated(t *testing.T) {
+	for _, test := range []struct{ version, object, want string }{
+		{"1.33", "apiVersion: v1\nkind: Endpoints", "v1 Endpoints is deprecated since Kubernetes 1.33; use discovery.k8s.io/v1 EndpointSlice"},
+		{"1.32", "apiVersion: v1\nkind: Endpoints", ""},
+		{"1.24", "apiVersion: batch/v1beta1\nkind: CronJob", "batch/v1beta1 CronJob is deprecated since Kubernetes 1.21, and is removed in 1.25; use batch/v1 CronJob"},
+		{"1.25", "apiVersion: batch/v1beta1\nkind: CronJob", ""}, // a finding
+		{"1.34", "apiVersion: apps/v1\nkind: Deployment", ""},
+		{"1.34", "apiVersion: air.example/v1\nkind: Kite", ""},
+	} {
+		schemas, err := New(test.version, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := schemas.Deprecated(object(t, test.object)); got.Message != test.want {
+			t.Errorf("%s in %s: got %q, want %q", test.object, test.version, got.Message, test.want)
+		}
+	}
+}
+
+// What an API server's decoder refuses is found; what is found, beside what is missing, it refuses.
+func FuzzTyped(f *testing.F) {
+	for _, seed := range []string{
+		`{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":1,"strategy":{"rollingUpdate":{"maxSurge":"25%"}}}}`,
+		`{"apiVersion":"v1","kind":"Secret","data":{"a":"YQ=="},"metadata":{"creationTimestamp":"x"}}`,
+		`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":1,"resources":{"limits":{"cpu":"x"}}}]}}`,
+		`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","spec":{"versions":[{"schema":{"openAPIV3Schema":{"default":{},"enum":[1]}}}]}}`,
+		`{"apiVersion":"batch/v1","kind":"CronJob","spec":{"jobTemplate":{"spec":{"template":null,"parallelism":1e3}}},"status":[]}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		object := &unstructured.Unstructured{}
+		if object.UnmarshalJSON([]byte(text)) != nil || strings.Contains(text, "${") {
+			return
+		}
+		typed, err := own().New(object.GroupVersionKind())
+		if err != nil {
+			return
+		}
+		data, err := object.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings := slices.DeleteFunc(checkTyped(object.Object, typed), func(f Finding) bool { return strings.Contains(f.Message, "is required") })
+		strict, err := kjson.UnmarshalStrict(data, typed)
+		if refused := err != nil || len(strict) > 0; refused != (len(findings) > 0) {
+			t.Errorf("%s\nthe decoder says %v %v, found %v", text, err, strict, findings)
+		}
+	})
 }
 
 func TestNewRefuses(t *testing.T) {

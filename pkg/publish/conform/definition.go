@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+
+	"pinnace.dev/pinnace/api/document"
 )
 
 const kindDefinition = "CustomResourceDefinition"
@@ -121,4 +124,11 @@ func (d *definition) fields(path []string) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// unknownAt says that a field is not known, and which one may be meant.
+func unknownAt(path string, known func(path []string) []string) Finding {
+	steps := strings.Split(path, ".")
+	name := steps[len(steps)-1]
+	return Finding{Path: path, Message: fmt.Sprintf("unknown field %q%s", name, document.Suggestion(name, known(steps[:len(steps)-1])))}
 }
