@@ -71,12 +71,19 @@ type progress struct {
 	done   bool
 	failed string // what failed, in words
 	held   bool   // everything that is not done waits for a window
+	begun  bool   // something of it is done
 }
 
 // turn moves a rollout's memory on: what the gate, the clock and the bundles make of it. It is pure.
 func (m gateMemory) turn(rollout *v1alpha1.TargetRollout, far progress, now time.Time) gateMemory {
 	if m.Plan != rollout.Plan {
 		m = gateMemory{Plan: rollout.Plan, Gate: m.Gate, Digest: m.Digest, State: v1alpha1.RolloutWaiting}
+	}
+	// What waits for a window was let in and did not start: until it does, the gate has its say.
+	held := m.State == v1alpha1.RolloutRunning && !far.begun && (far.held || m.Reason == ReasonWaitingForWindow)
+	letIn := m.StartedAt
+	if held {
+		m.State, m.StartedAt = v1alpha1.RolloutWaiting, time.Time{}
 	}
 	if m.taken() {
 		m = m.advance(rollout, far, now)
@@ -105,6 +112,9 @@ func (m gateMemory) turn(rollout *v1alpha1.TargetRollout, far progress, now time
 	}
 	m.State, m.StartedAt, m.EndedAt, m.Attempt = v1alpha1.RolloutRunning, now, time.Time{}, gate.Attempt
 	m.Reason, m.Message = "", ""
+	if held && far.held {
+		m.StartedAt, m.Reason, m.Message = letIn, ReasonWaitingForWindow, "waits for the maintenance window"
+	}
 	return m
 }
 
@@ -175,6 +185,7 @@ func far(units map[string]*unit, rollout *v1alpha1.TargetRollout) progress {
 
 func (p *progress) add(one *unit) {
 	if one.offered != nil && one.satisfied() {
+		p.begun = true
 		return
 	}
 	p.done = false

@@ -265,7 +265,7 @@ func (a *Agent) turnGates(now time.Time) {
 		if after.taken() && !before.taken() {
 			after = a.mayTake(before, after, rollout)
 		}
-		if after.State == v1alpha1.RolloutRunning {
+		if after.State == v1alpha1.RolloutRunning && after.Reason != ReasonWaitingForWindow {
 			a.gates.deadline = earlier(a.gates.deadline, after.StartedAt.Add(rollout.Deadline.Duration+time.Second))
 		}
 		if reflect.DeepEqual(before, after) {

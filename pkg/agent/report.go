@@ -161,7 +161,7 @@ func (a *Agent) startReport(ctx context.Context, now time.Time) {
 	}
 	report := a.statusReport()
 	if !heartbeat && a.sameReport(report) {
-		a.report.at = time.Time{}
+		a.report.at, a.report.failures = time.Time{}, 0 // it is as it was told; the heartbeat goes on
 		return
 	}
 	a.report.busy, a.report.at = true, time.Time{}
@@ -191,8 +191,8 @@ func (a *Agent) startReport(ctx context.Context, now time.Time) {
 
 // heartbeat is when an unchanged status is sent again.
 func (a *Agent) heartbeat() time.Time {
-	if a.cfg.Signer == nil || a.report.busy || a.beat.IsZero() {
-		return a.now().Add(idleTick)
+	if a.cfg.Signer == nil || a.report.busy || a.report.failures > 0 || a.beat.IsZero() {
+		return a.now().Add(idleTick) // what failed is tried again at its own time
 	}
 	return a.beat
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -55,6 +56,7 @@ func (a *Agent) send(ctx context.Context, report v1alpha1.StatusReport) error {
 		err = a.sender.push(attempt, repo, artifact)
 		cancel()
 		if err == nil {
+			a.cfg.State.dropReport()
 			return nil
 		}
 		problems = errors.Join(problems, problem(StageReport, "status "+repo.String(), err))
@@ -119,6 +121,13 @@ func (s *State) keepReport(ctx context.Context, cluster string, artifact oci.Art
 		}
 	}
 	return repo.Delete(ctx, before)
+}
+
+// dropReport removes a report that was kept, once a registry took a newer one: nobody shall carry it any more.
+func (s *State) dropReport() {
+	if s.memory == nil {
+		_ = os.RemoveAll(filepath.Join(s.dir, statusDir)) // who reads it sees when it was made
+	}
 }
 
 // reportText bounds each text of a report that is too large.
