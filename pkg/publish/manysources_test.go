@@ -160,7 +160,7 @@ func TestManyRepositories(t *testing.T) {
 	for _, source := range result.Failed() {
 		failed = append(failed, source.Name)
 	}
-	if got := strings.Join(failed, " "); got != "s-39 s-7 s-8" {
+	if got := strings.Join(failed, " "); got != "s-7 s-8 s-39" {
 		t.Errorf("failed: %s", got)
 	}
 	if after := digestsOf(t, registry, "east"); len(after) != count {
