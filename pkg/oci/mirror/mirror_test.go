@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,17 +14,10 @@ import (
 	"pinnace.dev/pinnace/pkg/oci/mirror/transfer"
 	"pinnace.dev/pinnace/pkg/oci/registrytest"
 	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/oci/signing/signingtest"
 )
 
 var now = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-
-var newKey = sync.OnceValues(func() (*signing.Signer, error) {
-	private, _, err := signing.GenerateKey(nil)
-	if err != nil {
-		return nil, err
-	}
-	return signing.LoadSigner(private, nil)
-})
 
 // world is a fleet on one registry with its images on another.
 type world struct {
@@ -37,7 +29,7 @@ type world struct {
 
 func newWorld(t *testing.T, fleet mirrortest.Fleet) *world {
 	t.Helper()
-	signer, err := newKey()
+	signer, err := signingtest.NewSigner()
 	if err != nil {
 		t.Fatal(err)
 	}

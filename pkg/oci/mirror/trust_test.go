@@ -13,6 +13,7 @@ import (
 	"pinnace.dev/pinnace/pkg/oci/registry"
 	"pinnace.dev/pinnace/pkg/oci/registrytest"
 	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/oci/signing/signingtest"
 )
 
 // put pushes a small artifact with tags.
@@ -128,11 +129,7 @@ func TestTrustAndGatesFollow(t *testing.T) {
 // A policy that speaks of images is asked about each of them.
 func TestImagePolicy(t *testing.T) {
 	w := newWorld(t, small)
-	private, _, err := signing.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, err := signing.LoadSigner(private, nil)
+	stranger, err := signingtest.NewSigner()
 	if err != nil {
 		t.Fatal(err)
 	}

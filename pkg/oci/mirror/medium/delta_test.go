@@ -14,7 +14,7 @@ import (
 // What an export takes beside the content itself: a fixed amount for each blob that it carries, and a few bytes for each
 // manifest that it leaves out. Counted in bytes, so that a change that makes indexes grow is seen without 2 GiB.
 func TestDeltaCostsLittle(t *testing.T) {
-	w := newWorld(t, mirrortest.Fleet{Clusters: 1, Bundles: 60, BundleBytes: 500, Images: 1, Layers: 1, LayerBytes: 500})
+	w := newWorld(t, mirrortest.Fleet{Clusters: 1, Bundles: 25, BundleBytes: 500, Images: 1, Layers: 1, LayerBytes: 500})
 	site := newServer(t).Registry(t)
 	receipt := w.mustImport(t, site, w.export(t, nil, 0)).Receipt
 	w.fleet.Revision, w.fleet.Changed = 1, 1
@@ -37,8 +37,8 @@ func TestDeltaCostsLittle(t *testing.T) {
 		eachKept = 14     // of what is left out: 8 bytes of the digest, base64 twice, and a part of the repository's name
 	)
 	left := int64(len(closure.Entries) - len(index.Entries))
-	if left < 100 {
-		t.Fatalf("%d manifests are left out, want more than 100", left)
+	if left < 50 {
+		t.Fatalf("%d manifests are left out, want more than 50", left)
 	}
 	if got := index.Bytes() - changed; got > framing {
 		t.Errorf("volumes have %d bytes beside the content, at most %d", got, framing)

@@ -18,6 +18,7 @@ import (
 	"pinnace.dev/pinnace/pkg/oci/mirror/mirrortest"
 	"pinnace.dev/pinnace/pkg/oci/registrytest"
 	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/oci/signing/signingtest"
 )
 
 var tiny = mirrortest.Fleet{Clusters: 1, Bundles: 1, BundleBytes: 3000, Images: 1, Layers: 1, LayerBytes: 5000}
@@ -51,11 +52,7 @@ func (w *world) writeIndex(t *testing.T, dir string, payload []byte, signer *sig
 func TestIndexByAStranger(t *testing.T) {
 	w := newWorld(t, tiny)
 	dir := w.export(t, nil, 0)
-	private, _, err := signing.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, err := signing.LoadSigner(private, nil)
+	stranger, err := signingtest.NewSigner()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,11 +114,11 @@ const mirrorDigest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789
 func TestIndexBomb(t *testing.T) {
 	w := newWorld(t, tiny)
 	dir := w.export(t, nil, 0)
-	bomb, err := archive.Gzip(bytes.Repeat([]byte{' '}, medium.MaxIndex+1))
+	member, err := archive.Gzip(bytes.Repeat([]byte{' '}, 1<<20)) // gzip files may follow one another
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.writeIndex(t, dir, bomb, w.signer)
+	w.writeIndex(t, dir, bytes.Repeat(member, medium.MaxIndex>>20+1), w.signer)
 	if _, err := medium.Open(t.Context(), []string{dir}, w.trust); !errors.Is(err, oci.ErrTooLarge) {
 		t.Errorf("got %v, want %v", err, oci.ErrTooLarge)
 	}

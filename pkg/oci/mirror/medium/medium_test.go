@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,17 +22,10 @@ import (
 	"pinnace.dev/pinnace/pkg/oci/registry"
 	"pinnace.dev/pinnace/pkg/oci/registrytest"
 	"pinnace.dev/pinnace/pkg/oci/signing"
+	"pinnace.dev/pinnace/pkg/oci/signing/signingtest"
 )
 
 var now = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-
-var newKey = sync.OnceValues(func() (*signing.Signer, error) {
-	private, _, err := signing.GenerateKey(nil)
-	if err != nil {
-		return nil, err
-	}
-	return signing.LoadSigner(private, nil)
-})
 
 // world is a fleet on a registry that no site reaches, with its images on another.
 type world struct {
@@ -62,7 +54,7 @@ func newFolderServer(t *testing.T) *registrytest.Server {
 
 func newWorld(t *testing.T, fleet mirrortest.Fleet) *world {
 	t.Helper()
-	signer, err := newKey()
+	signer, err := signingtest.NewSigner()
 	if err != nil {
 		t.Fatal(err)
 	}
