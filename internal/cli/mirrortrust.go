@@ -82,7 +82,7 @@ func loadMirrorPolicy(s *session, file string) (*mirrorVerifier, error) {
 	v := &mirrorVerifier{}
 	root := policy.Spec.Root
 	if root == nil || !root.Delegate || len(policy.Spec.Rules) > 0 {
-		if v.local, err = loadVerifier(s, file, ""); err != nil {
+		if v.local, err = loadRules(s, file); err != nil {
 			return nil, err
 		}
 	}

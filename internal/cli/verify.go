@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
@@ -37,7 +38,8 @@ func newVerifyCommand(s *session) *cobra.Command {
 		Short: "Verify an artifact's signatures, and show which count and why",
 		Long: `Verify the signatures of an artifact in a registry, by the trust policy that agents have, or by one public key.
 Every signature and attestation is shown: who signed, and why one doesn't count. It exits with 6 when they don't suffice.
-Nothing but the registry is asked: keys and trusted roots are files.
+Nothing but the registry is asked: keys and trusted roots are files. A policy's root of trust (spec.root) is followed in
+that registry first, as agents do.
 
 A policy's rules match the repository's name below the fleet's prefix. The prefix is what stands before bundles/,
 targets/ or fleet; name it with --prefix where that doesn't fit.`,
@@ -69,19 +71,19 @@ func runVerify(ctx context.Context, s *session, opts verifyOptions) error {
 	if err := opts.output.check(); err != nil {
 		return err
 	}
-	repo, name, reference, err := opts.place(s)
+	place, err := opts.place(s)
 	if err != nil {
 		return err
 	}
-	verifier, err := loadVerifier(s, opts.policy, opts.key)
+	inspect, err := opts.inspector(ctx, s, place)
 	if err != nil {
 		return err
 	}
-	desc, err := repo.Resolve(ctx, reference)
+	desc, err := place.repo.Resolve(ctx, place.reference)
 	if err != nil {
 		return fmt.Errorf("resolve %s: %w", opts.reference, err)
 	}
-	report, err := verifier.Inspect(ctx, repo, name, desc)
+	report, enforced, err := inspect(ctx, place.repo, place.name, desc)
 	if err != nil {
 		return err
 	}
@@ -95,7 +97,7 @@ func runVerify(ctx context.Context, s *session, opts verifyOptions) error {
 		s.message(markWarning, "rule %q of the policy takes it without any signature", report.Rule)
 	case refusal == nil:
 		s.message(markDone, "%s by rule %q: signed by %s", report.Digest, report.Rule, strings.Join(report.Signers, ", "))
-	case !verifier.Enforces():
+	case !enforced:
 		s.message(markWarning, "the policy's mode is warn: it would be taken, although: %v", refusal)
 	default:
 		return refusal
@@ -103,30 +105,62 @@ func runVerify(ctx context.Context, s *session, opts verifyOptions) error {
 	return nil
 }
 
-// place finds the repository, and the name of it that the policy's rules match. It does not touch the network.
-func (o verifyOptions) place(s *session) (repo oci.Repository, name, reference string, err error) {
+// verifyPlace is where an artifact is: name is the repository's as the policy's rules match it.
+type verifyPlace struct {
+	registry        oci.Registry
+	repo            oci.Repository
+	name, reference string
+}
+
+// place finds the repository. It does not touch the network.
+func (o verifyOptions) place(s *session) (place verifyPlace, err error) {
 	if o.image {
 		host, repository, reference, err := takeApart(o.reference)
 		if err != nil {
-			return nil, "", "", err
+			return place, err
 		}
-		registry, err := oci.OpenHost(host, o.registry.options(s))
-		if err != nil {
-			return nil, "", "", ofInput(err)
+		if place.registry, err = oci.OpenHost(host, o.registry.options(s)); err != nil {
+			return place, ofInput(err)
 		}
-		repo, err := registry.Repository(repository)
-		return repo, v1alpha1.ImageScheme + host + "/" + repository, reference, ofInput(err)
+		place.name, place.reference = v1alpha1.ImageScheme+host+"/"+repository, reference
+		place.repo, err = place.registry.Repository(repository)
+		return place, ofInput(err)
 	}
-	prefix, name, reference, err := splitReference(o.reference, o.prefix)
-	if err != nil {
-		return nil, "", "", err
+	var prefix string
+	if prefix, place.name, place.reference, err = splitReference(o.reference, o.prefix); err != nil {
+		return place, err
 	}
-	registry, err := o.registry.open(s, prefix)
-	if err != nil {
-		return nil, "", "", err
+	if place.registry, err = o.registry.open(s, prefix); err != nil {
+		return place, err
 	}
-	repo, err = registry.Repository(name)
-	return repo, name, reference, err
+	place.repo, err = place.registry.Repository(place.name)
+	return place, err
+}
+
+// inspector goes by the policy as agents do: a root of trust is followed in the registry first. Images are the business
+// of the policy's own rules.
+func (o verifyOptions) inspector(ctx context.Context, s *session, place verifyPlace) (
+	func(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (report signing.Report, enforced bool, err error), error,
+) {
+	verifier := &mirrorVerifier{}
+	var err error
+	if o.policy != "" && o.key == "" {
+		verifier, err = loadMirrorPolicy(s, o.policy)
+	} else {
+		verifier.local, err = loadVerifier(s, o.policy, o.key)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case verifier.rooted != nil && !o.image:
+		return verifier.rooted.Inspect, verifier.Follow(ctx, place.registry)
+	case verifier.local == nil:
+		return nil, usagef("%s: it delegates everything to its root, which says nothing of images; add rules that begin with %s", o.policy, v1alpha1.ImageScheme)
+	}
+	return func(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (signing.Report, bool, error) {
+		report, err := verifier.local.Inspect(ctx, repo, name, desc)
+		return report, verifier.local.Enforces(), err
+	}, nil
 }
 
 // verifyView has one row for each signature and attestation.
@@ -171,12 +205,21 @@ func loadVerifier(s *session, policyFile, keyFile string) (*signing.Verifier, er
 		}
 		return verifier, nil
 	case policyFile != "":
-		verifier, err := signing.LoadPolicy(policyFile, signing.Options{
-			Warn: func(refused *signing.Error) { s.message(markWarning, "%v", refused) },
-		})
-		return verifier, ofInput(err)
+		verifier, err := loadRules(s, policyFile)
+		if err == nil && verifier.Rooted() {
+			s.message(markWarning, "%s: this command goes by the policy's rules alone; its root (spec.root) is followed by agents, verify and mirror", policyFile)
+		}
+		return verifier, err
 	}
 	return nil, usagef("say whom to trust: --policy trust.yaml, or --key cosign.pub")
+}
+
+// loadRules reads a policy's own rules.
+func loadRules(s *session, policyFile string) (*signing.Verifier, error) {
+	verifier, err := signing.LoadPolicy(policyFile, signing.Options{
+		Warn: func(refused *signing.Error) { s.message(markWarning, "%v", refused) },
+	})
+	return verifier, ofInput(err)
 }
 
 // splitReference takes host/path/name:tag or host/path/name@digest apart. Without a prefix, it ends before the last

@@ -27,6 +27,7 @@ type rules struct {
 	warn     func(*Error) // not nil: refusals are reported, not enforced
 	trustAll bool
 	images   bool // there are rules for container images
+	rooted   bool // there is a root of trust beside the rules
 	cache    *cache
 	files    fingerprints // of everything that was read
 }
@@ -36,6 +37,9 @@ func newVerifierOf(r *rules) *Verifier {
 	v.current.Store(r)
 	return v
 }
+
+// Rooted says that the policy has a root of trust beside its rules, which package trustroot goes by.
+func (v *Verifier) Rooted() bool { return v.current.Load().rooted }
 
 // Enforces says whether the policy refuses; in mode warn it only tells.
 func (v *Verifier) Enforces() bool { return v.current.Load().warn == nil }
@@ -106,7 +110,7 @@ func NewVerifier(policy v1alpha1.TrustPolicy, opts Options) (*Verifier, error) {
 }
 
 func newRules(policy v1alpha1.TrustPolicy, opts Options, files fingerprints) (*rules, error) {
-	v := &rules{cache: newCache(), files: files}
+	v := &rules{cache: newCache(), files: files, rooted: policy.Spec.Root != nil}
 	switch policy.Spec.Mode {
 	case "", v1alpha1.PolicyEnforce:
 	case v1alpha1.PolicyWarn:

@@ -152,6 +152,41 @@ func (v *Verifier) Verify(ctx context.Context, repo oci.Repository, name string,
 	return verified.New(desc, local.Rule()+" and "+byRole.Rule(), signers, evidence), nil
 }
 
+// Inspect says what [Verifier.Verify] would, and of every signature why it counts or doesn't. enforced is false where
+// only a local policy that warns refuses.
+func (v *Verifier) Inspect(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor) (report signing.Report, enforced bool, err error) {
+	v.mu.RLock()
+	trust, rules := v.trust, v.rules
+	v.mu.RUnlock()
+	suffix := fmt.Sprintf(" (by the trust root, version %d)", trust.Version())
+	if rules == nil {
+		return signing.Report{
+			Repository: name, Digest: desc.Digest, Reason: signing.NoRule, Message: "it names nobody who may sign; publish its roles (pinnace trust publish)" + suffix,
+		}, true, nil
+	}
+	byRole, err := rules.Inspect(ctx, repo, name, desc)
+	if err != nil {
+		return byRole, true, err
+	}
+	elsewhere := v.opts.Delegate && byRole.Reason == signing.NoRule && v.opts.Local != nil
+	switch {
+	case elsewhere:
+	case !byRole.Verified:
+		byRole.Message += suffix
+		return byRole, true, nil
+	case v.opts.Delegate:
+		return byRole, true, nil
+	}
+	local, err := v.opts.Local.Inspect(ctx, repo, name, desc)
+	if err != nil || elsewhere || !local.Verified {
+		return local, v.opts.Local.Enforces(), err
+	}
+	local.Rule += " and " + byRole.Rule
+	local.Signers = slices.Concat(local.Signers, byRole.Signers)
+	local.Findings = slices.Concat(local.Findings, byRole.Findings)
+	return local, true, nil
+}
+
 // Refresh follows the trust root in a registry, one version after the other, and keeps each durably. known is the
 // newest version that the cluster remembers. The error says why nothing new may be taken: an expired root, a gap, a
 // version that is not a successor, or an older one than is known; what was verified stays in force.
