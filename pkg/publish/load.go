@@ -294,7 +294,7 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 	}
 	progress := stage(opts.Reading, "read", len(sources))
 	var group errgroup.Group
-	group.SetLimit(12)
+	group.SetLimit(maxSourcesAtOnce)
 	for i, src := range sources {
 		group.Go(func() error {
 			found[i], l.Sources[i], errs[i] = readSource(ctx, src, from, opts, build)
