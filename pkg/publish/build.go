@@ -33,6 +33,7 @@ type variant struct {
 	action    target.Action
 	index     v1alpha1.IndexBundle
 	artifact  oci.Artifact // of new ones only
+	shelf     *shelf       // has the artifact's layer, when it was taken from here
 	// objects are what was rendered of new ones, until they were looked at.
 	objects []*unstructured.Unstructured
 }
@@ -112,6 +113,8 @@ func (p *publisher) build(ctx context.Context, sources []v1alpha1.IndexSource, a
 			v.index, v.action = before, target.Unchanged
 		} else if err := v.build(ctx, key, commits[v.index.Source], parent); err != nil {
 			return &sourceError{source: v.index.Source, err: err}
+		} else if err := p.shelf.take(v); err != nil {
+			return err
 		}
 		v.objects = nil // they are many times as large as the artifact
 		progress(v.index.Name, v.action, 0)
@@ -294,12 +297,12 @@ func (p *publisher) pushBundles(ctx context.Context, all variants) error {
 		if err != nil {
 			return err
 		}
-		desc, err := v.push(ctx, repo)
+		desc, size, err := v.push(ctx, repo)
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", v.index.Name, err)
 		}
 		items[i] = signing.Item{Repository: repo, Descriptor: desc}
-		progress(v.index.Name, v.action, v.size())
+		progress(v.index.Name, v.action, size)
 		return nil
 	})
 	if err != nil {
@@ -322,25 +325,20 @@ func (v variants) revived(parent v1alpha1.FleetIndex) variants {
 	return out
 }
 
-// size is what is sent of the artifact.
-func (v *variant) size() int64 {
-	if v.found.prebuilt != nil {
-		return v.found.prebuilt.bundle.Layer.Size
-	}
-	var size int64
-	for _, layer := range v.artifact.Layers {
-		size += int64(len(layer.Data))
-	}
-	return size
-}
-
-// push stores the artifact, or copies what another CI built with its signatures.
-func (v *variant) push(ctx context.Context, repo oci.Repository) (ocispec.Descriptor, error) {
+// push stores the artifact, or copies what another CI built with its signatures. It returns the size of the layer.
+func (v *variant) push(ctx context.Context, repo oci.Repository) (ocispec.Descriptor, int64, error) {
+	tag := v1alpha1.ContentTag(v.index.Digest)
 	if prebuilt := v.found.prebuilt; prebuilt != nil {
-		return prebuilt.desc, oci.Copy(ctx, prebuilt.repo, repo, prebuilt.desc, v1alpha1.ContentTag(v.index.Digest))
+		return prebuilt.desc, prebuilt.bundle.Layer.Size, oci.Copy(ctx, prebuilt.repo, repo, prebuilt.desc, tag)
 	}
-	desc, _, err := oci.Push(ctx, repo, v.artifact, v1alpha1.ContentTag(v.index.Digest))
-	return desc, err
+	data, err := v.layer(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, 0, err
+	}
+	artifact := v.artifact
+	artifact.Layers = []oci.Blob{{MediaType: v.artifact.Layers[0].MediaType, Data: data}}
+	desc, _, err := oci.Push(ctx, repo, artifact, tag)
+	return desc, int64(len(data)), err
 }
 
 // stage returns a function that reports one finished thing of a stage, and how many bytes were sent for it.

@@ -46,6 +46,8 @@ func (v *variant) layer(ctx context.Context) ([]byte, error) {
 		return v.found.prebuilt.bundle.Content(ctx)
 	case len(v.artifact.Layers) == 0:
 		return nil, nil
+	case v.shelf != nil:
+		return v.shelf.get(v.index.LayerDigest)
 	}
 	return v.artifact.Layers[0].Data, nil
 }

@@ -107,7 +107,8 @@ func diffPublished(ctx context.Context, loaded *Loaded, registry oci.Registry, o
 		return DiffResult{}, fmt.Errorf("%s holds the fleet %q, not %q; name its prefix with --registry", registry, index.Fleet, loaded.Fleet.Name)
 	}
 	loaded.readFrom(index.Sources)
-	p := newPublisher(registry, Options{Jobs: opts.Jobs, Progress: opts.Progress})
+	p := newPublisher(registry, Options{LoadOptions: LoadOptions{CacheDir: opts.CacheDir}, Jobs: opts.Jobs, Progress: opts.Progress})
+	defer p.shelf.close()
 	if loaded.Fleet.Facts, err = p.readFacts(ctx, loaded, index); err != nil {
 		return DiffResult{}, err
 	}
@@ -126,7 +127,8 @@ func diffRevision(ctx context.Context, loaded *Loaded, opts DiffOptions) (DiffRe
 		return DiffResult{}, err
 	}
 	loaded.readFrom(from.Sources)
-	p := newPublisher(nil, Options{Jobs: opts.Jobs, Progress: opts.Progress})
+	p := newPublisher(nil, Options{LoadOptions: LoadOptions{CacheDir: opts.CacheDir}, Jobs: opts.Jobs, Progress: opts.Progress})
+	defer p.shelf.close()
 	before, err := newRevision(ctx, p, from)
 	if err != nil {
 		return DiffResult{}, fmt.Errorf("%s: %w", opts.From, err)

@@ -44,6 +44,7 @@ type publisher struct {
 	Options
 	registry oci.Registry
 	jobs     int
+	shelf    shelf
 }
 
 // Publish brings the fleet into its registry. Running it again with the same input writes nothing.
@@ -62,6 +63,7 @@ func openRegistry(fleet *target.Fleet, instead string, opts oci.Options) (oci.Re
 
 func newPublisher(registry oci.Registry, opts Options) *publisher {
 	p := &publisher{Options: opts, registry: registry, jobs: opts.Jobs}
+	p.shelf.folder = opts.CacheDir
 	if p.jobs <= 0 {
 		p.jobs = 4 * runtime.GOMAXPROCS(0)
 	}
@@ -73,6 +75,7 @@ func newPublisher(registry oci.Registry, opts Options) *publisher {
 
 func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Options) (Result, error) {
 	p := newPublisher(last.registry, opts)
+	defer p.shelf.close()
 	parent, parentDigest := last.index, last.digest
 	result := Result{
 		Fleet: loaded.Fleet.Name, Registry: last.registry.String(), DryRun: p.DryRun,

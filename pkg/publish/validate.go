@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/publish/conform"
 )
 
@@ -91,6 +92,7 @@ func (p *publisher) buildAll(ctx context.Context, list []*variant) ([]error, err
 			findings = append(findings, err)
 			mu.Unlock()
 		}
+		v.artifact = oci.Artifact{} // only its objects are looked at
 		progress(v.index.Name, v.action, 0)
 		return nil
 	})
