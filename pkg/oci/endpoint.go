@@ -24,6 +24,9 @@ type Endpoint struct {
 
 // EndpointOf returns the API of a repository on a registry; false for a layout or memory.
 func EndpointOf(repo Repository) (Endpoint, bool) {
+	if view, ok := repo.(*listedRemote); ok {
+		repo = view.remote
+	}
 	r, ok := repo.(*remoteRepository)
 	if !ok {
 		return Endpoint{}, false

@@ -54,7 +54,7 @@ func Find(ctx context.Context, from From, selection Selection) (*Closure, error)
 		return nil, err
 	}
 	w := &walker{
-		From: from, selection: selection, sources: map[string]*source{}, entries: map[string]*Entry{}, hosts: map[string]*hostState{},
+		From: from, selection: selection, sources: map[string]*source{}, entries: map[string]*Entry{},
 		registries: map[string]oci.Registry{}, images: map[string]*imageWalk{},
 		gates: map[string]bool{},
 	}
@@ -117,7 +117,6 @@ type walker struct {
 	closure    Closure
 	entries    map[string]*Entry
 	sources    map[string]*source // by name at the receiver
-	hosts      map[string]*hostState
 	registries map[string]oci.Registry
 	images     map[string]*imageWalk
 	wanted     []wantedBundle
@@ -144,16 +143,9 @@ func (w *walker) own(name string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &source{Repository: repo, name: name, few: true, host: w.hostLocked("")}
+	s := &source{repo: oci.AttachedListed(repo), name: name}
 	w.sources[name] = s
 	return s, nil
-}
-
-func (w *walker) hostLocked(host string) *hostState {
-	if w.hosts[host] == nil {
-		w.hosts[host] = &hostState{}
-	}
-	return w.hosts[host]
 }
 
 func (w *walker) fleet(ctx context.Context) (v1alpha1.FleetIndex, error) {
@@ -162,18 +154,18 @@ func (w *walker) fleet(ctx context.Context) (v1alpha1.FleetIndex, error) {
 	if err != nil {
 		return index, err
 	}
-	desc, err := s.Resolve(ctx, v1alpha1.TagCurrent)
+	desc, err := s.repo.Resolve(ctx, v1alpha1.TagCurrent)
 	if errors.Is(err, oci.ErrNotFound) {
 		return index, fmt.Errorf("%s holds no fleet: %w; publish one with: pinnace publish", w.Registry, err)
 	}
 	if err != nil {
 		return index, err
 	}
-	verified, err := w.Verifier.Verify(ctx, s, s.name, desc)
+	verified, err := w.Verifier.Verify(ctx, s.repo, s.name, desc)
 	if err != nil {
 		return index, err
 	}
-	if index, err = oci.FetchFleetIndex(ctx, s, verified); err != nil {
+	if index, err = oci.FetchFleetIndex(ctx, s.repo, verified); err != nil {
 		return index, err
 	}
 	return index, w.add(ctx, s, desc, &Entry{
@@ -195,15 +187,15 @@ func (w *walker) target(ctx context.Context, cluster v1alpha1.IndexCluster) erro
 	if err != nil {
 		return err
 	}
-	desc, err := s.Resolve(ctx, cluster.Digest)
+	desc, err := s.repo.Resolve(ctx, cluster.Digest)
 	if err != nil {
 		return fmt.Errorf("target of cluster %s: %w", cluster.Name, err)
 	}
-	verified, err := w.Verifier.Verify(ctx, s, s.name, desc)
+	verified, err := w.Verifier.Verify(ctx, s.repo, s.name, desc)
 	if err != nil {
 		return w.refuse(ctx, s.name+"@"+desc.Digest.String(), err)
 	}
-	target, err := oci.FetchTarget(ctx, s, verified)
+	target, err := oci.FetchTarget(ctx, s.repo, verified)
 	if err != nil {
 		return err
 	}
@@ -271,18 +263,18 @@ func (w *walker) bundle(ctx context.Context, wanted []wantedBundle) error {
 		return err
 	}
 	subject := s.name + "@" + first.digest.String()
-	desc, err := s.Resolve(ctx, first.digest.String())
+	desc, err := s.repo.Resolve(ctx, first.digest.String())
 	if err != nil {
 		return fmt.Errorf("bundle %s of cluster %s: %w", first.name, first.cluster, err)
 	}
-	verified, err := w.Verifier.Verify(ctx, s, s.name, desc)
+	verified, err := w.Verifier.Verify(ctx, s.repo, s.name, desc)
 	if err != nil {
 		for _, one := range wanted {
 			w.need(one.target, subject) // so that its target's tag doesn't move
 		}
 		return w.refuse(ctx, subject, err)
 	}
-	bundle, err := oci.FetchBundle(ctx, s, verified)
+	bundle, err := oci.FetchBundle(ctx, s.repo, verified)
 	if err != nil {
 		return err
 	}
@@ -348,7 +340,7 @@ func (w *walker) allTags(ctx context.Context, name string, kind Kind, why string
 	if err != nil {
 		return err
 	}
-	tags, err := s.Tags(ctx)
+	tags, err := s.repo.Tags(ctx)
 	if err != nil {
 		return err
 	}
@@ -358,7 +350,7 @@ func (w *walker) allTags(ctx context.Context, name string, kind Kind, why string
 		if strings.HasPrefix(tag, "sha256-") {
 			continue // comes along with what it belongs to
 		}
-		desc, err := s.Resolve(ctx, tag)
+		desc, err := s.repo.Resolve(ctx, tag)
 		if err != nil {
 			return err
 		}

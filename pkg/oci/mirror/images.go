@@ -121,13 +121,13 @@ func (w *walker) verifyImage(ctx context.Context, s *source, name oci.ImageName,
 		return nil, nil
 	}
 	full := name.Host + "/" + name.Repository
-	verified, err := w.Verifier.Verify(ctx, s, v1alpha1.ImageScheme+full, desc)
+	verified, err := w.Verifier.Verify(ctx, s.repo, v1alpha1.ImageScheme+full, desc)
 	if !IsRefusal(err) {
 		return verified.Signers(), err
 	}
 	// A rule may let images without signatures pass.
 	return nil, policy.VerifyImage(ctx, full+"@"+desc.Digest.String(), func(oci.ImageName) ([]oci.Repository, error) {
-		return []oci.Repository{s}, nil
+		return []oci.Repository{s.repo}, nil
 	})
 }
 
@@ -142,7 +142,7 @@ func (w *walker) locate(ctx context.Context, name oci.ImageName, mirror bool) (*
 		if err != nil {
 			return nil, ocispec.Descriptor{}, err
 		}
-		desc, err := s.Resolve(ctx, reference)
+		desc, err := s.repo.Resolve(ctx, reference)
 		if err == nil || !errors.Is(err, oci.ErrNotFound) {
 			return s, desc, err
 		}
@@ -151,7 +151,7 @@ func (w *walker) locate(ctx context.Context, name oci.ImageName, mirror bool) (*
 	if err != nil {
 		return nil, ocispec.Descriptor{}, err
 	}
-	desc, err := s.Resolve(ctx, reference)
+	desc, err := s.repo.Resolve(ctx, reference)
 	return s, desc, err
 }
 
@@ -177,7 +177,7 @@ func (w *walker) foreign(name oci.ImageName) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &source{Repository: repo, name: name.Mirrored(), origin: name.Host + "/" + name.Repository, host: w.hostLocked(name.Host)}
+	s := &source{repo: repo, name: name.Mirrored(), origin: name.Host + "/" + name.Repository}
 	w.sources[key] = s
 	return s, nil
 }

@@ -211,3 +211,20 @@ func TestClosureSaysWhy(t *testing.T) {
 		}
 	}
 }
+
+// What a closure costs at the sender: a few requests for each manifest, and none for signatures that aren't there.
+func TestRequestsOfAClosure(t *testing.T) {
+	w := newWorld(t, small)
+	w.centre.Reset()
+	closure := w.find(t, mirror.Selection{})
+	own := 0
+	for _, entry := range closure.Entries {
+		if entry.Origin == "" {
+			own++
+		}
+	}
+	const each = 5 // without the list of tags it is more than 7
+	if got := w.centre.Count(registrytest.Match{}); got > each*own {
+		t.Errorf("%d requests for %d manifests, want at most %d for each", got, own, each)
+	}
+}

@@ -22,10 +22,10 @@ func (w *walker) add(ctx context.Context, s *source, desc ocispec.Descriptor, en
 	entry.Repository, entry.Origin = s.name, s.origin
 	entry.MediaType, entry.Digest, entry.Size = desc.MediaType, desc.Digest, desc.Size
 	why := entry.Why // others may add to it once it is entered
-	if !w.enter(entry) {
-		return nil
+	if isNew, err := w.enter(entry); err != nil || !isNew {
+		return err
 	}
-	m, err := readManifest(ctx, s, desc)
+	m, err := readManifest(ctx, s.repo, desc)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (e *Entry) subject() string {
 
 // attach enters what is attached to an entry, and what is attached to that: an SBOM may be signed.
 func (w *walker) attach(ctx context.Context, s *source, entry *Entry) error {
-	found, err := s.attachedTo(ctx, entry.Digest)
+	found, err := s.attachedTo(ctx, entry.Descriptor())
 	if err != nil {
 		return err
 	}
@@ -107,21 +107,21 @@ func (w *walker) attach(ctx context.Context, s *source, entry *Entry) error {
 }
 
 // enter keeps the entry; false when it is there already, with its reasons and tags added.
-func (w *walker) enter(entry *Entry) bool {
+func (w *walker) enter(entry *Entry) (isNew bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.entries) >= maxEntries {
-		return false
-	}
 	there := w.entries[entry.Key()]
 	if there == nil {
+		if len(w.entries) >= maxEntries {
+			return false, fmt.Errorf("closure: %w: more than %d manifests; mirror fewer clusters at once", oci.ErrTooLarge, maxEntries)
+		}
 		w.entries[entry.Key()] = entry
-		return true
+		return true, nil
 	}
 	there.Why = append(there.Why, entry.Why...)
 	there.Tags = append(there.Tags, entry.Tags...)
 	there.Moving = append(there.Moving, entry.Moving...)
-	return false
+	return false, nil
 }
 
 func (w *walker) missing(subject string, err error) {

@@ -69,6 +69,9 @@ func testAttached(t *testing.T, store Store) {
 	if diff := cmp.Diff(want, read(repo)); diff != "" {
 		t.Errorf("attached, tag by digest (-want +got):\n%s", diff)
 	}
+	if diff := cmp.Diff(want, read(oci.AttachedListed(repo))); diff != "" {
+		t.Errorf("attached, by a list of tags (-want +got):\n%s", diff)
+	}
 
 	copied := repository(t, store, "conformance/attached-copy")
 	if err := oci.Copy(t.Context(), repo, copied, subject, "v1"); err != nil {
