@@ -87,7 +87,11 @@ func (s *session) published(result publish.Result, err error, out output) error 
 	if err != nil && !errors.As(err, &refused) {
 		return ofInput(err)
 	}
-	if printed := out.print(s.Out, publishView(result)); printed != nil {
+	v := publishView(result)
+	if out.format != "wide" {
+		brief(&v, len(result.Bundles))
+	}
+	if printed := out.print(s.Out, v); printed != nil {
 		return printed
 	}
 	s.warn(result.Warnings)
