@@ -60,9 +60,9 @@ bench-agent bench-publish bench-trust bench-mirror bench-fleet: bench-%: build c
 	@PINNACE_BIN=$(CURDIR)/bin go run ./hack/bench/$*
 
 .PHONY: release
-release: ## build what is released into dist/: binaries, SBOMs, checksums, provenance; KEY=release.key signs them
+release: ## build what is released into dist/: binaries, SBOMs, checksums, provenance; KEY=release.key signs, IMAGE=registry/path pushes the agent's image
 	@rm -rf dist
-	@go run ./hack/release -o dist -version '$(VERSION)' -commit "$$(git rev-parse HEAD)" -key '$(KEY)'
+	@go run ./hack/release -o dist -version '$(VERSION)' -commit "$$(git rev-parse HEAD)" -key '$(KEY)' -image '$(IMAGE)' -roots '$(ROOTS)' $(RELEASE_FLAGS)
 	@ls -l dist
 
 .PHONY: lint

@@ -1,6 +1,6 @@
 // Command release makes what is released: for each platform the binaries with an SBOM of what was linked into each, the
 // checksums of all, and a provenance statement; with a key it signs the checksums as cosign sign-blob does, and the
-// provenance as a DSSE envelope. The same commit gives the same binaries, SBOMs and checksums on every machine.
+// provenance as a DSSE envelope. With a repository, it pushes the agent's image for all platforms and signs it. The same commit gives the same binaries, SBOMs and checksums on every machine.
 package main
 
 import (
@@ -31,6 +31,9 @@ var (
 type options struct {
 	dir, version, commit, repository, key string
 	platforms                             string
+
+	image, roots string
+	plainHTTP    bool
 }
 
 func main() {
@@ -40,6 +43,9 @@ func main() {
 	flag.StringVar(&opts.commit, "commit", "", "commit that is built")
 	flag.StringVar(&opts.repository, "repository", "https://pinnace.dev/pinnace", "where the commit is")
 	flag.StringVar(&opts.key, "key", "", "private key to sign with, in cosign's format; its password is in COSIGN_PASSWORD")
+	flag.StringVar(&opts.image, "image", "", "repository to push the agent's image to, such as registry.example.com/tools/pinnace-agent")
+	flag.StringVar(&opts.roots, "roots", "", "PEM file with the certificate authorities that the image trusts")
+	flag.BoolVar(&opts.plainHTTP, "plain-http", false, "reach that registry by http, without TLS")
 	flag.StringVar(&opts.platforms, "platforms", strings.Join(platforms, ","), "what to build for")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -83,11 +89,25 @@ func release(ctx context.Context, opts options) error {
 	if err := os.WriteFile(filepath.Join(opts.dir, "provenance.json"), statement, 0o644); err != nil {
 		return err
 	}
-	if opts.key == "" {
+	switch {
+	case opts.key == "" && opts.image != "":
+		return errors.New("an image is always signed: name a key with -key")
+	case opts.key == "":
 		fmt.Fprintln(os.Stderr, "not signed: name a key with -key")
 		return nil
 	}
-	return sign(ctx, opts, sums, statement)
+	signer, err := loadSigner(opts.key)
+	if err != nil {
+		return err
+	}
+	if err := sign(ctx, opts, signer, sums, statement); err != nil || opts.image == "" {
+		return err
+	}
+	reference, err := pushImage(ctx, opts, signer)
+	if err != nil {
+		return fmt.Errorf("push image: %w", err)
+	}
+	return os.WriteFile(filepath.Join(opts.dir, "image.txt"), []byte(reference+"\n"), 0o644)
 }
 
 const sumsFile = "SHA256SUMS"
@@ -123,15 +143,19 @@ func checksums(dir string, files []string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func sign(ctx context.Context, opts options, sums, statement []byte) error {
-	private, err := os.ReadFile(opts.key)
+func loadSigner(file string) (*signing.Signer, error) {
+	private, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("signing key: %w", err)
+		return nil, fmt.Errorf("signing key: %w", err)
 	}
 	signer, err := signing.LoadSigner(private, []byte(os.Getenv("COSIGN_PASSWORD")))
 	if err != nil {
-		return fmt.Errorf("signing key: %w", err)
+		return nil, fmt.Errorf("signing key: %w", err)
 	}
+	return signer, nil
+}
+
+func sign(ctx context.Context, opts options, signer *signing.Signer, sums, statement []byte) error {
 	key, ok := signer.RawKey()
 	if !ok {
 		return errors.New("signing key: it is none")
