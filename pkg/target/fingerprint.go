@@ -46,7 +46,7 @@ func (f *Fleet) ClusterFingerprint(i int) Fingerprint {
 // isn't, while JSON writes both alike.
 type fingerprinter struct {
 	hash.Hash
-	scratch [8]byte
+	scratch []byte
 }
 
 func (f *Fleet) newFingerprint() *fingerprinter {
@@ -68,7 +68,7 @@ func (w *fingerprinter) value(v reflect.Value) {
 		w.number(0)
 		return
 	}
-	w.number(uint64(v.Kind()))
+	w.text(v.Kind().String())
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
 		w.value(v.Elem())
@@ -77,13 +77,13 @@ func (w *fingerprinter) value(v reflect.Value) {
 	case reflect.Map:
 		keys := v.MapKeys() // strings, as in all documents
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
-		w.number(uint64(len(keys)))
+		w.number(len(keys))
 		for _, key := range keys {
 			w.text(key.String())
 			w.value(v.MapIndex(key))
 		}
 	case reflect.Slice, reflect.Array:
-		w.number(uint64(v.Len()))
+		w.number(v.Len())
 		for i := range v.Len() {
 			w.value(v.Index(i))
 		}
@@ -112,11 +112,11 @@ func (w *fingerprinter) structure(v reflect.Value) {
 }
 
 func (w *fingerprinter) text(text string) {
-	w.number(uint64(len(text)))
+	w.number(len(text))
 	_, _ = io.WriteString(w, text) // a hash takes everything
 }
 
-func (w *fingerprinter) number(n uint64) {
-	binary.LittleEndian.PutUint64(w.scratch[:], n)
-	_, _ = w.Write(w.scratch[:])
+func (w *fingerprinter) number(n int) {
+	w.scratch = binary.AppendVarint(w.scratch[:0], int64(n))
+	_, _ = w.Write(w.scratch)
 }

@@ -41,17 +41,19 @@ func TestFingerprint(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*Fleet){
-		"value":     func(f *Fleet) { f.Clusters[0].Spec.Values["n"] = int64(2) },
-		"type":      func(f *Fleet) { f.Clusters[0].Spec.Values["n"] = float64(1) },
-		"text":      func(f *Fleet) { f.Clusters[0].Spec.Values["n"] = "1" },
-		"item":      func(f *Fleet) { f.Clusters[0].Spec.Values["list"] = []any{"x", true} },
-		"label":     func(f *Fleet) { f.Clusters[0].Metadata.Labels["a"] = "2" },
-		"facts":     func(f *Fleet) { f.Facts["east"] = Facts{Nodes: 4} },
-		"key":       func(f *Fleet) { f.SealKey = []byte("other") },
-		"fleet":     func(f *Fleet) { f.Name = "other" },
-		"defaults":  func(f *Fleet) { f.Spec.Defaults.Interval.Duration = 1 },
-		"kept":      func(f *Fleet) { f.Kept = map[string]bool{"db": true} },
-		"group":     func(f *Fleet) { f.Groups = []Group{{ClusterGroup: v1alpha1.ClusterGroup{Metadata: v1alpha1.Metadata{Name: "g"}}}} },
+		"value":    func(f *Fleet) { f.Clusters[0].Spec.Values["n"] = int64(2) },
+		"type":     func(f *Fleet) { f.Clusters[0].Spec.Values["n"] = float64(1) },
+		"text":     func(f *Fleet) { f.Clusters[0].Spec.Values["n"] = "1" },
+		"item":     func(f *Fleet) { f.Clusters[0].Spec.Values["list"] = []any{"x", true} },
+		"label":    func(f *Fleet) { f.Clusters[0].Metadata.Labels["a"] = "2" },
+		"facts":    func(f *Fleet) { f.Facts["east"] = Facts{Nodes: 4} },
+		"key":      func(f *Fleet) { f.SealKey = []byte("other") },
+		"fleet":    func(f *Fleet) { f.Name = "other" },
+		"defaults": func(f *Fleet) { f.Spec.Defaults.Interval.Duration = 1 },
+		"kept":     func(f *Fleet) { f.Kept = map[string]bool{"db": true} },
+		"group": func(f *Fleet) {
+			f.Groups = []Group{{ClusterGroup: v1alpha1.ClusterGroup{Metadata: v1alpha1.Metadata{Name: "g"}}}}
+		},
 		"rule":      func(f *Fleet) { f.Bundles[0].Targets[0].ClusterName = "east" },
 		"exclusion": func(f *Fleet) { f.Bundles[0].Exclude = []v1alpha1.TargetRule{{ClusterName: "east"}} },
 		"source":    func(f *Fleet) { f.Bundles[0].Source.Path = "web" },
