@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -52,4 +53,13 @@ func highWaterMiB(pid int) float64 {
 		}
 	}
 	return 0
+}
+
+// processorTime is what this process used, in seconds.
+func processorTime() float64 {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return (time.Duration(used.Utime.Nano()) + time.Duration(used.Stime.Nano())).Seconds()
 }
