@@ -66,7 +66,7 @@ func (p *transferProgress) show(stage bool) {
 		s.message(markDoing, "%s", text)
 		return
 	}
-	s.say("\r\x1b[K%s %s", s.sign(markDoing), text)
+	s.say("\r\x1b[K%s %s", s.sign(markDoing), fitted(text, s.width()-2))
 	p.drawn.drawn = true
 }
 
@@ -105,7 +105,7 @@ func (e *estimate) look(arrived, want int64, now time.Time) {
 	}
 	e.rate += (rate - e.rate) * weight
 	e.at, e.bytes = now, arrived
-	if e.rate <= 0 || want <= 0 {
+	if e.rate <= 0 || want <= 0 || now.Sub(e.started) < guessAfter {
 		return
 	}
 	remaining := time.Duration(float64(max(want-arrived, 0)) / e.rate * float64(time.Second))

@@ -89,6 +89,8 @@ type Progress struct {
 	Done, All       int
 	Subject         string
 	DoneBytes, Want int64
+	// Blob is the one that is done, in the stage of blobs.
+	Blob digest.Digest
 }
 
 // Copier carries a plan out.
@@ -158,12 +160,12 @@ func (c *copying) stage(name string, all int) {
 }
 
 // step tells that one more is done.
-func (c *copying) step(subject string, bytes int64) {
+func (c *copying) step(subject string, bytes int64, blob digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.progress.Done++
 	c.progress.DoneBytes += bytes
-	c.progress.Subject = subject
+	c.progress.Subject, c.progress.Blob = subject, blob
 	if c.Progress != nil {
 		c.Progress(c.progress)
 	}
@@ -216,9 +218,9 @@ func (c *copying) blobs(ctx context.Context) {
 			}
 		}
 		if len(step.From) == 0 {
-			c.step(step.source.Repository, step.Size)
+			c.step(step.source.Repository, step.Size, step.Digest)
 		} else {
-			c.step(step.source.Repository, sent)
+			c.step(step.source.Repository, sent, step.Digest)
 		}
 	})
 }
@@ -287,7 +289,7 @@ func (c *copying) manifests(ctx context.Context, steps []Step) {
 		c.mu.Lock()
 		c.seconds[key] += time.Since(started).Seconds()
 		c.mu.Unlock()
-		c.step(steps[i].Entry.Repository, steps[i].Entry.Size)
+		c.step(steps[i].Entry.Repository, steps[i].Entry.Size, "")
 	})
 }
 
@@ -357,7 +359,7 @@ func (c *copying) moves(ctx context.Context) {
 
 func (c *copying) move(ctx context.Context, move Move, arrived func(key string) error) {
 	name := move.Entry.Repository + ":" + move.Tag
-	defer c.step(name, 0)
+	defer c.step(name, 0, "")
 	err := arrived(move.Entry.Key())
 	if err == nil {
 		var repo oci.Repository

@@ -128,7 +128,6 @@ func (w *writer) seal(ctx context.Context, index *Index) error {
 // write writes the volumes, one after the other, and the blobs of each at the same time.
 func (w *writer) write(ctx context.Context, volumes []volumePlan) error {
 	for i := range volumes {
-		w.progress.All += len(volumes[i].items)
 		for _, one := range volumes[i].items {
 			w.progress.Want += one.Size
 		}
@@ -142,6 +141,7 @@ func (w *writer) write(ctx context.Context, volumes []volumePlan) error {
 }
 
 func (w *writer) volume(ctx context.Context, volume *volumePlan) error {
+	w.progress.Stage, w.progress.Done, w.progress.All = volume.Name, 0, len(volume.items)
 	path := filepath.Join(w.Dir, volume.Name)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -219,7 +219,7 @@ func (w *writer) blob(ctx context.Context, file *os.File, name string, one item,
 func (w *writer) step(subject string, bytes int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.progress.Stage, w.progress.Subject = subject, subject
+	w.progress.Subject = subject
 	w.progress.Done++
 	w.progress.DoneBytes += bytes
 	if w.Progress != nil {

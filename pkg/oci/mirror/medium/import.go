@@ -130,7 +130,7 @@ func Import(ctx context.Context, opts ImportOptions) (*Result, error) {
 	}
 	copier := mirror.Copier{
 		Open: func(entry *mirror.Entry) (oci.Repository, error) { return opts.Medium.Repository(entry.Repository) },
-		To:   opts.To, Engine: opts.Engine, Journal: opts.Journal, Jobs: opts.Jobs, Progress: opts.Progress,
+		To:   opts.To, Engine: opts.Engine, Journal: opts.Journal, Jobs: opts.Jobs, Progress: i.perVolume(plan),
 	}
 	report, err := copier.Run(ctx, plan)
 	result := &Result{Report: report, Stream: i.index.Stream, Sequence: i.index.Sequence, Index: opts.Medium.digest, Waiting: i.missing}
@@ -143,6 +143,24 @@ func Import(ctx context.Context, opts ImportOptions) (*Result, error) {
 	}
 	result.Receipt, err = i.receipt(ctx)
 	return result, err
+}
+
+// perVolume tells of blobs by the volume that they are read from.
+func (i *importing) perVolume(plan *mirror.Plan) func(mirror.Progress) {
+	if i.Progress == nil {
+		return nil
+	}
+	done, all := map[string]int{}, map[string]int{}
+	for _, step := range plan.Blobs {
+		all[i.Medium.places[step.Digest].volume]++
+	}
+	return func(now mirror.Progress) {
+		if at, ok := i.Medium.places[now.Blob]; ok {
+			done[at.volume]++
+			now.Stage, now.Done, now.All = at.volume, done[at.volume], all[at.volume]
+		}
+		i.Progress(now)
+	}
 }
 
 type importing struct {

@@ -48,7 +48,8 @@ type Options struct {
 	Backoff time.Duration
 	// Journal remembers uploads; nothing does when nil.
 	Journal *Journal
-	// OnBytes is called with bytes as they arrive at the receiver, from several goroutines; may be nil.
+	// OnBytes is called with bytes as they are sent, those that are sent again once only, from several goroutines; may be
+	// nil.
 	OnBytes func(n int64)
 	// OnWait is called when transfers wait for the window; may be nil.
 	OnWait func(until time.Time)

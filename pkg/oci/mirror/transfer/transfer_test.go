@@ -340,3 +340,23 @@ func TestWindow(t *testing.T) {
 		}
 	}
 }
+
+// What is under way is told byte by byte, each once however often the link breaks: on a thin link a chunk takes minutes.
+func TestBytesAreToldAsTheyAreSent(t *testing.T) {
+	p := newPair(t)
+	p.cuts.set(chunk/2, 3*chunk, chunk+7)
+	var mu sync.Mutex
+	told, most := int64(0), int64(0)
+	opts := options()
+	opts.OnBytes = func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		told, most = told+n, max(most, n)
+	}
+	if _, err := transfer.New(opts).Blob(t.Context(), p.from, p.to, p.blob.Descriptor()); err != nil {
+		t.Fatal(err)
+	}
+	if told != p.blob.Descriptor().Size || most >= chunk {
+		t.Errorf("told of %d bytes, %d at once, want %d, less than %d at once", told, most, p.blob.Descriptor().Size, chunk)
+	}
+}

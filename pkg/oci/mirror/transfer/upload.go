@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -32,9 +33,9 @@ type upload struct {
 	result     Result
 
 	location    *url.URL
-	offset      int64 // that the registry has
-	highest     int64 // that was ever sent
-	reported    int64 // to OnBytes
+	offset      int64        // that the registry has
+	highest     int64        // that was ever sent
+	reported    atomic.Int64 // to OnBytes
 	checkpoints []checkpoint
 }
 
@@ -311,13 +312,20 @@ func (u *upload) account(from, to int64) {
 		u.result.Resent += min(u.highest, to) - from
 	}
 	u.highest = max(u.highest, to)
+	u.advance(to)
 }
 
 // advance reports bytes, each once.
 func (u *upload) advance(to int64) {
-	if to > u.reported {
-		u.engine.opts.OnBytes(to - u.reported)
-		u.reported = to
+	for {
+		before := u.reported.Load()
+		if to <= before {
+			return
+		}
+		if u.reported.CompareAndSwap(before, to) {
+			u.engine.opts.OnBytes(to - before)
+			return
+		}
 	}
 }
 
