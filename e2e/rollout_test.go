@@ -27,7 +27,8 @@ import (
 const simulated = 200
 
 // A rollout over three real clusters and 200 simulated ones: the canary, a real one, fails; nobody else moves; it is
-// aborted, and the canary is back on what it had. Meanwhile a stepper is killed, and two run at once.
+// aborted, and the canary is back on what it had. Meanwhile a stepper is killed, and two run at once. Then a change that
+// is right: gates that are expired, or replayed, let nobody in, and steppers bring it everywhere.
 func TestRollout(t *testing.T) {
 	ctx := t.Context()
 	fleet := newFleet(t, registry.Addr)
@@ -124,6 +125,82 @@ func TestRollout(t *testing.T) {
 	}
 	_, err = pinnace("wait", "--for", "ready", "--timeout", "2m", "--key", fleet.Key.Public)
 	ok(t, err)
+
+	// Another change: this one would start. Gates that hold no more let nobody in, real or simulated.
+	ok(t, fleet.Replace("bundles/clock/deployment.yaml", "      nodeSelector: {here: nowhere}\n", ""))
+	ok(t, fleet.Replace("bundles/clock/deployment.yaml", "replicas: 1", "replicas: 2"))
+	commit(t, fleet, "Two clocks")
+	publish(t, fleet)
+	replicas := func(cluster string) int32 {
+		var deployment appsv1.Deployment
+		get(t, clusters[cluster], &deployment, "default", "clock")
+		return *deployment.Spec.Replicas
+	}
+	gatesThatHoldNoMore(t, fleet, names, func(when string) {
+		for _, name := range names {
+			if got := replicas(name); got != 1 {
+				t.Errorf("%s: %s has %d replicas", when, name, got)
+			}
+		}
+		if after := runs(agents); !maps.Equal(before, after) {
+			t.Errorf("%s: simulated clusters moved: they run %v, and ran %v", when, after, before)
+		}
+	})
+	ok(t, harness.Until(ctx, "the change is everywhere", func(context.Context) error {
+		if _, err := step(); err != nil {
+			return err
+		}
+		for _, name := range names {
+			if got := replicas(name); got != 2 {
+				return fmt.Errorf("%s has %d replicas", name, got)
+			}
+		}
+		_, err := pinnace("rollout", "status", "--key", fleet.Key.Public)
+		return err
+	}))
+}
+
+// gatesThatHoldNoMore puts gates into the registry, signed as they should be, that are expired or older than what agents
+// have seen, and one that is closed. still checks that nobody has moved.
+func gatesThatHoldNoMore(t *testing.T, fleet *harness.Fleet, real []string, still func(when string)) {
+	t.Helper()
+	ctx, now := t.Context(), time.Now()
+	last, _, err := fleet.Gate(ctx, "fleet")
+	ok(t, err)
+	gate := func(sequence int64, expires time.Duration, open int) {
+		t.Helper()
+		_, err := fleet.PushGate(ctx, v1alpha1.RolloutGate{
+			Fleet: fleet.Name, Name: "fleet", Plan: last.Plan + 1, Sequence: last.Sequence + sequence, Phase: v1alpha1.RolloutProgressing,
+			OpenWave: 9 * open, OpenBucket: v1alpha1.MaxBucket * open, StepSince: metav1.NewTime(now), OpenedAt: metav1.NewTime(now),
+			IssuedAt: metav1.NewTime(now.Add(-time.Minute)), ExpiresAt: metav1.NewTime(now.Add(expires)),
+		})
+		ok(t, err)
+	}
+	for _, test := range []struct {
+		name, says string
+		sequence   int64
+		expires    time.Duration
+		open       int
+	}{
+		{"expired", "its gate expired", 2, -time.Second, 1},
+		{"closed", "waits for its turn", 3, time.Hour, 0},
+		{"replayed", fmt.Sprintf("gate %d was accepted already", last.Sequence+3), 1, time.Hour, 1},
+	} {
+		gate(test.sequence, test.expires, test.open)
+		ok(t, harness.Until(ctx, "all say of the gate that it is "+test.name, func(context.Context) error {
+			out, err := fleet.Status(ctx, "-o", "json")
+			var exit *harness.ExitError
+			if err != nil && !errors.As(err, &exit) {
+				return err
+			}
+			if told := strings.Count(out, test.says); told < simulated+len(real) {
+				return fmt.Errorf("%q is told %d times", test.says, told)
+			}
+			return nil
+		}))
+		still(test.name)
+	}
+	gate(3, time.Hour, 0)
 }
 
 // simulateClusters adds clusters to the fleet whose agents run in this process until the test ends.

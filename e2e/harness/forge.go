@@ -93,3 +93,52 @@ func (f *Fleet) SetCurrent(ctx context.Context, cluster string, desc ocispec.Des
 	}
 	return repo.Tag(ctx, desc, v1alpha1.TagCurrent)
 }
+
+// PushGate signs a gate with the fleet's key and points its rollout at it, past every rule.
+func (f *Fleet) PushGate(ctx context.Context, gate v1alpha1.RolloutGate) (ocispec.Descriptor, error) {
+	gate.TypeMeta = v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindRolloutGate}
+	data, err := json.Marshal(gate)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	repo, err := f.Repository(v1alpha1.RolloutRepository(gate.Name))
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc, _, err := oci.Push(ctx, repo, oci.Artifact{
+		Type: v1alpha1.ArtifactTypeGate, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeGate, Data: data}},
+	})
+	if err != nil {
+		return desc, err
+	}
+	signer, err := f.signer(f.Key)
+	if err != nil {
+		return desc, err
+	}
+	if _, err := signer.Sign(ctx, repo, desc); err != nil {
+		return desc, fmt.Errorf("sign: %w", err)
+	}
+	return desc, repo.Tag(ctx, desc, v1alpha1.TagGate)
+}
+
+// Gate reads a rollout's current gate, as an attacker would: nothing is verified.
+func (f *Fleet) Gate(ctx context.Context, rollout string) (v1alpha1.RolloutGate, ocispec.Descriptor, error) {
+	var gate v1alpha1.RolloutGate
+	repo, err := f.Repository(v1alpha1.RolloutRepository(rollout))
+	if err != nil {
+		return gate, ocispec.Descriptor{}, err
+	}
+	desc, err := repo.Resolve(ctx, v1alpha1.TagGate)
+	if err != nil {
+		return gate, desc, err
+	}
+	manifest, _, err := oci.ReadManifest(ctx, repo, desc)
+	if err != nil {
+		return gate, desc, err
+	}
+	data, err := oci.ReadAll(ctx, repo, manifest.Layers[0], oci.MaxTarget)
+	if err != nil {
+		return gate, desc, err
+	}
+	return gate, desc, json.Unmarshal(data, &gate)
+}

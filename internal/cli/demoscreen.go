@@ -44,7 +44,7 @@ func demoLines(snapshot demo.Snapshot, d *demo.Demo, width, height int) []string
 	var news []string
 	const shownNotes = 6
 	for _, note := range snapshot.Notes[max(0, len(snapshot.Notes)-shownNotes):] {
-		news = append(news, note.At.Format("15:04:05")+"  "+note.Text)
+		news = append(news, noteLines(note, width)...)
 	}
 	foot := append(append([]string{""}, news...), "",
 		"In a second terminal: pinnace demo break clock, tamper "+d.Agents[0].Name+", offline "+d.Agents[len(d.Agents)-1].Name+", or mend; or",
@@ -56,6 +56,20 @@ func demoLines(snapshot demo.Snapshot, d *demo.Demo, width, height int) []string
 		lines[i] = cut(lines[i], width)
 	}
 	return lines[:min(len(lines), height)]
+}
+
+// noteLines are a note with its time, in lines that fit.
+func noteLines(note demo.Note, width int) []string {
+	const indent = "          " // as wide as the time
+	lines := []string{note.At.Format("15:04:05") + " "}
+	for _, word := range strings.Fields(note.Text) {
+		last := len(lines) - 1
+		if utf8.RuneCountInString(lines[last])+1+utf8.RuneCountInString(word) > width && len(lines[last]) > len(indent) {
+			lines, last = append(lines, indent[1:]), last+1
+		}
+		lines[last] += " " + word
+	}
+	return lines
 }
 
 func verdictOf(snapshot demo.Snapshot) string {

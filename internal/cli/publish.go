@@ -10,6 +10,7 @@ import (
 
 	"pinnace.dev/pinnace/pkg/publish"
 	"pinnace.dev/pinnace/pkg/target"
+	"pinnace.dev/pinnace/pkg/target/rollout"
 )
 
 type publishOptions struct {
@@ -143,9 +144,9 @@ func (s *session) publishSummary(result publish.Result) {
 	if result.Pruned != nil {
 		s.message(markDone, "removed what is older than the history that is kept: %s", pruned(*result.Pruned))
 	}
-	for _, rollout := range result.Rollouts {
+	for _, one := range result.Rollouts {
 		s.message(markWaiting, "rollout %s, plan %d: %s in %d steps, which begin with: pinnace rollout step --registry %s --key …",
-			rollout.Name, rollout.Plan, count(rollout.Clusters, "cluster"), len(rollout.Steps), result.Registry)
+			one.Name, one.Plan, count(one.Clusters, "cluster"), rollout.Peopled(one.Steps), result.Registry)
 	}
 	if !result.DryRun && targets[target.Created] > 0 {
 		s.message(markWaiting, "agents take it at their next poll; watch them with: pinnace status --registry %s", result.Registry)

@@ -234,6 +234,7 @@ func rolloutViews(results []gates.Result) []view {
 	if len(stragglers.rows) == 0 {
 		return []view{ladder}
 	}
+	briefMessages([]view{stragglers})
 	return []view{ladder, stragglers}
 }
 

@@ -299,11 +299,18 @@ func statusViews(summary status.Summary, opts statusOptions) (shown []view, read
 		clusters := clustersView(summary)
 		if !opts.all && opts.output.format == "table" {
 			fewReady(&clusters, summary)
+			if opts.watch {
+				fewRows(&clusters)
+			}
 		}
+		shown = []view{clusters}
 		if len(summary.Problems) > 0 {
-			return []view{problemsView(summary), clusters}, summary.Ready, summary.Verdict, nil
+			shown = []view{problemsView(summary), clusters}
 		}
-		return []view{clusters}, summary.Ready, summary.Verdict, nil
+		if opts.output.format == "table" {
+			briefMessages(shown)
+		}
+		return shown, summary.Ready, summary.Verdict, nil
 	}
 	if len(summary.Clusters) == 0 {
 		return nil, false, "", codef(exitcode.NotFound, "cluster %q is not in the fleet %s, or not in that state; pinnace status lists all", opts.cluster, summary.Fleet)
@@ -314,17 +321,6 @@ func statusViews(summary status.Summary, opts statusOptions) (shown []view, read
 		verdict += ": " + cluster.Message
 	}
 	return clusterViews(cluster), cluster.Verdict == status.Ready, verdict, nil
-}
-
-// manyReady is how many ready clusters a table shows.
-const manyReady = 20
-
-// fewReady leaves out most of many clusters that are ready; they come last.
-func fewReady(v *view, summary status.Summary) {
-	if extra := summary.Counts[status.Ready] - manyReady; extra > manyReady/2 {
-		v.rows = v.rows[:len(v.rows)-extra]
-		v.footer = fmt.Sprintf("… and %d more that are ready; --all shows them", extra)
-	}
 }
 
 // problemsView shows what clusters have in common that is wrong.
@@ -370,7 +366,7 @@ func clustersView(summary status.Summary) view {
 		cluster := &summary.Clusters[i]
 		v.rows = append(v.rows, []string{
 			cluster.Name, string(cluster.Verdict), fmt.Sprintf("%d/%d", cluster.ReadyBundles, cluster.AllBundles),
-			generations(*cluster), reported(*cluster), cluster.Message, cluster.Reason, cluster.Kubernetes, nodes(*cluster),
+			generations(*cluster), reported(*cluster), refusal(*cluster), cluster.Reason, cluster.Kubernetes, nodes(*cluster),
 			strings.Join(cluster.Architectures, ","), cluster.Agent,
 		})
 		v.names = append(v.names, "cluster/"+cluster.Name)

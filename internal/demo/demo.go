@@ -55,6 +55,9 @@ const MinClusters = 3
 
 const (
 	defaultClusters = 12
+	// connections are what all agents share: each of a real fleet has its own, and thousands in one process would run
+	// out of file descriptors when all of them have something to fetch.
+	connections = 128
 	// manyClusters is from where on agents take their time: one process holds them all.
 	manyClusters = 200
 )
@@ -134,7 +137,7 @@ func New(opts Options) (demo *Demo, err error) {
 		opts.RegistryAddr = d.server.Addr
 	}
 	d.Prefix = opts.RegistryAddr + "/demo"
-	if d.Registry, err = oci.Open(d.Prefix, oci.Options{PlainHTTP: true}); err != nil {
+	if d.Registry, err = oci.Open(d.Prefix, oci.Options{PlainHTTP: true, Connections: connections}); err != nil {
 		return nil, err
 	}
 	return d, d.makeClusters()

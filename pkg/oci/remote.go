@@ -49,6 +49,8 @@ type Options struct {
 	TokenHosts []string
 	// Stall is how long a body may keep this client waiting; DefaultStall when zero.
 	Stall time.Duration
+	// Connections bounds those to the registry at the same time, where thousands share this client; unbounded when zero.
+	Connections int
 }
 
 // Open returns the registry below prefix, such as registry.example.com:5000/fleet. It does not touch the network.
@@ -78,7 +80,9 @@ func newClient(host string, opts Options) (*auth.Client, *busy, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = headerTimeout
 	transport.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
-	transport.MaxIdleConnsPerHost = 32
+	transport.MaxIdleConnsPerHost = max(32, opts.Connections)
+	transport.MaxIdleConns = max(transport.MaxIdleConns, opts.Connections)
+	transport.MaxConnsPerHost = opts.Connections
 	transport.MaxResponseHeaderBytes = maxHeaderBytes
 	busy := &busy{next: transport}
 	if opts.CAFile != "" {

@@ -103,7 +103,7 @@ func (d *decision) begin() {
 	if d.Gate != nil {
 		d.gate.Events = slices.Clone(d.Gate.Events)
 	}
-	d.tell("plan %d: %d clusters in %d steps", d.Plan.Plan, d.Plan.Clusters, len(d.Plan.Steps))
+	d.tell("plan %d: %d clusters in %d steps", d.Plan.Plan, d.Plan.Clusters, Peopled(d.Plan.Steps))
 }
 
 // look says how every member stands.

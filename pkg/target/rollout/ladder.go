@@ -102,6 +102,17 @@ func needsApproval(strategy v1alpha1.Rollout, step string) bool {
 	return strategy.Approval != nil && (len(strategy.Approval.Before) == 0 || slices.Contains(strategy.Approval.Before, step))
 }
 
+// Peopled counts the steps that begin with clusters: the last is for those that join meanwhile.
+func Peopled(steps []v1alpha1.RolloutStep) int {
+	count := 0
+	for i := range steps {
+		if steps[i].Clusters > 0 {
+			count++
+		}
+	}
+	return count
+}
+
 // LateWave is the plan's last wave.
 func LateWave(steps []v1alpha1.RolloutStep) int {
 	if len(steps) == 0 {
