@@ -58,6 +58,10 @@ const (
 	// connections are what all agents share: each of a real fleet has its own, and thousands in one process would run
 	// out of file descriptors when all of them have something to fetch.
 	connections = 128
+	// startTogether agents take their first target at the same time; one that doesn't in startPatience lets others go on.
+	startTogether = 64
+	startPatience = 10 * time.Second
+	startTick     = 50 * time.Millisecond
 	// manyClusters is from where on agents take their time: one process holds them all.
 	manyClusters = 200
 )
@@ -228,7 +232,9 @@ func (d *Demo) Publish(ctx context.Context) (publish.Result, error) {
 	})
 }
 
-// RunAgents runs every agent until ctx ends. They start spread over one interval, as those of a real fleet do.
+// RunAgents runs every agent until ctx ends. They start spread over one interval, as those of a real fleet do, but no
+// more than a few at a time take their first target: they share this machine with the registry, and thousands at once
+// would keep each other from ever being done.
 func (d *Demo) RunAgents(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	spread := d.Spread
@@ -236,13 +242,25 @@ func (d *Demo) RunAgents(ctx context.Context) error {
 		spread = min(d.Interval, time.Duration(len(d.Agents))*2*time.Millisecond)
 	}
 	spread /= time.Duration(len(d.Agents))
+	starting := make(chan struct{}, startTogether)
+	started := time.Now()
 	for i, one := range d.Agents {
+		select {
+		case <-ctx.Done():
+			return group.Wait()
+		case <-time.After(time.Until(started.Add(time.Duration(i) * spread))):
+		}
+		select {
+		case <-ctx.Done():
+			return group.Wait()
+		case starting <- struct{}{}:
+		}
 		group.Go(func() error {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(time.Duration(i) * spread):
-			}
+			up(ctx, one)
+			<-starting
+			return nil
+		})
+		group.Go(func() error {
 			if err := one.Run(ctx); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("agent of %s: %w", one.Name, err)
 			}
@@ -250,6 +268,21 @@ func (d *Demo) RunAgents(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// up waits until an agent has tried its first target, or long enough.
+func up(ctx context.Context, one *simulate.Agent) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	tick := time.NewTicker(startTick)
+	defer tick.Stop()
+	for !one.Ready() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // note keeps something for people.

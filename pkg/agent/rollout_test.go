@@ -153,7 +153,7 @@ func TestGateIsTakenBackBeforeTheWindow(t *testing.T) {
 					first, second := w.bundle("web", "1"), w.bundle("web", "2")
 					first.Windows, second.Windows = nightly, nightly
 					w.publish(target(1, first))
-					check := func(a *agent.Agent) {
+					check := func(*agent.Agent) {
 						later(2, 30)
 						w.expect("web", "Ready Ready", "1")
 						got, _ := reports.newest(t)

@@ -58,6 +58,9 @@ func New(name string, signer agent.EnvelopeSigner, shared *Shared) *Agent {
 // Run runs the agent until ctx ends.
 func (a *Agent) Run(ctx context.Context) error { return a.agent.Run(ctx) }
 
+// Ready reports whether the agent has tried its first target.
+func (a *Agent) Ready() bool { return a.agent.Ready() }
+
 // Hint makes the agent look at the registry now.
 func (a *Agent) Hint() { a.agent.Hint() }
 
