@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -28,9 +29,9 @@ const (
 )
 
 // staging keeps small uploads in memory until they are whole. On a disk each would be some ten files and folders that
-// live for milliseconds, synced one by one: most of what a push of a small blob costs. What is whole is written once, and
-// synced, before its sender is told. What grows large, or waits for long, goes to the disk as ever, and so does everything when the
-// registry stops; only when it is killed small uploads are begun anew.
+// live for milliseconds, synced one by one: most of what a push of a small blob costs. What is whole is written once,
+// and synced, before its sender is told. What grows large, or waits for long, goes to the disk as ever, and so does what
+// was sent when the registry stops; only when it is killed small uploads are begun anew.
 type staging struct {
 	driver.StorageDriver
 
@@ -157,15 +158,8 @@ func (s *staging) unload(ctx context.Context, folder string, u *upload) error {
 
 // unloadIdle writes uploads to the disk that nobody went on with since.
 func (s *staging) unloadIdle(ctx context.Context, since time.Time) error {
-	s.mu.Lock()
-	all := make(map[string]*upload, len(s.uploads))
-	for folder, u := range s.uploads {
-		all[folder] = u
-	}
-	s.swept = time.Now()
-	s.mu.Unlock()
 	var errs []error
-	for folder, u := range all {
+	for folder, u := range s.all() {
 		u.mu.Lock()
 		if u.files != nil && u.touched.Before(since) {
 			errs = append(errs, s.unload(ctx, folder, u))
@@ -179,6 +173,9 @@ func (s *staging) unloadIdle(ctx context.Context, since time.Time) error {
 func (s *staging) sweep(ctx context.Context) error {
 	s.mu.Lock()
 	due := time.Since(s.swept) > stagedFor
+	if due {
+		s.swept = time.Now()
+	}
 	s.mu.Unlock()
 	if !due {
 		return nil
@@ -186,9 +183,33 @@ func (s *staging) sweep(ctx context.Context) error {
 	return s.unloadIdle(ctx, time.Now().Add(-stagedFor))
 }
 
-// close writes to the disk what is not whole, so that it goes on after the registry was started anew.
+// close writes to the disk what was sent and is not whole, so that it goes on after the registry was started anew.
+// Uploads of which nothing came yet are begun anew as easily.
 func (s *staging) close() error {
+	for folder, u := range s.all() {
+		u.mu.Lock()
+		if u.files != nil && u.empty() {
+			s.forget(folder, u)
+		}
+		u.mu.Unlock()
+	}
 	return s.unloadIdle(context.Background(), time.Now().Add(time.Hour))
+}
+
+// empty reports whether none of the blob was sent.
+func (u *upload) empty() bool {
+	for file, content := range u.files {
+		if path.Base(file) == "data" && len(content) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *staging) all() map[string]*upload {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.uploads)
 }
 
 // PutContent begins an upload, or stores a note about one; everything else goes to the disk.
