@@ -121,8 +121,10 @@ func TestTrustAndGatesFollow(t *testing.T) {
 		}
 		last[move.Entry.Kind] = i
 	}
-	if !(last[mirror.KindTrust] < first[mirror.KindFleet] && last[mirror.KindFleet] < first[mirror.KindRollout] && last[mirror.KindRollout] < first[mirror.KindTarget]) {
-		t.Errorf("tags move in the wrong order: first %v, last %v", first, last)
+	for _, pair := range [][2]mirror.Kind{{mirror.KindTrust, mirror.KindFleet}, {mirror.KindFleet, mirror.KindRollout}, {mirror.KindRollout, mirror.KindTarget}} {
+		if last[pair[0]] >= first[pair[1]] {
+			t.Errorf("tags of %s move before those of %s: first %v, last %v", pair[1], pair[0], first, last)
+		}
 	}
 }
 

@@ -136,3 +136,77 @@ func (w *world) stock(t *testing.T, format evidence.Format, reference string) {
 		t.Errorf("cosign verify: %v: %s", err, out)
 	}
 }
+
+// An image that somebody else signed with cosign's command, in cosign 3's form, verifies at every receiver: by the
+// policy's rule for images before it leaves, and by cosign's own command where it arrives.
+func TestForeignImageInCosign3Form(t *testing.T) {
+	program, err := signingtest.Cosign()
+	if err != nil {
+		t.Logf("LEFT OUT: %v", err)
+		return
+	}
+	dir := t.TempDir()
+	private, public, err := signing.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, pub, root := filepath.Join(dir, "k.key"), filepath.Join(dir, "k.pub"), filepath.Join(dir, "root.json")
+	for file, data := range map[string][]byte{
+		key: private, pub: public, root: []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`),
+	} {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cosign := func(args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), program, args...)
+		cmd.Env = append(os.Environ(), "COSIGN_PASSWORD=", "HOME="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("cosign %s: %v: %s", args[0], err, out)
+		}
+	}
+	w := newWorld(t, tiny)
+	// Without the fleet's own signatures, which would do as well.
+	w.images = newServer(t)
+	w.fleet.ImageHost = w.images.Addr
+	host, err := w.host(w.images.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests, err := w.fleet.PushImages(t.Context(), host, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosign("sign", "--key", key, "--tlog-upload=false", "--new-bundle-format", "--allow-http-registry", "-y", w.images.Addr+"/apps/app-00@"+digests[0].String())
+	if err := w.fleet.Publish(t.Context(), w.centre.Registry(t), digests, w.signer.Sign); err != nil {
+		t.Fatal(err)
+	}
+	rule := func(match string, key []byte) v1alpha1.TrustRule {
+		return v1alpha1.TrustRule{Match: match, Signers: v1alpha1.Signers{Keys: []v1alpha1.PublicKey{{Name: "k", PublicKey: string(key)}}}}
+	}
+	if w.verifier, err = signing.NewVerifier(v1alpha1.TrustPolicy{Spec: v1alpha1.TrustPolicySpec{Rules: []v1alpha1.TrustRule{
+		rule("**", w.signer.PublicKey()), rule(v1alpha1.ImageScheme+"**", public),
+	}}}, signing.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if refused := w.find(t).Refused; len(refused) > 0 {
+		t.Fatalf("refused: %v", refused)
+	}
+	medium := w.export(t, nil, 0)
+	name, err := oci.ParseImage(w.fleet.Image(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, addr := range receivers(t) {
+		t.Run(kind, func(t *testing.T) {
+			site, err := oci.Open(addr+"/fleet", oci.Options{PlainHTTP: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.mustImport(t, site, medium)
+			cosign("verify", "--key", pub, "--insecure-ignore-tlog=true", "--allow-http-registry", "--new-bundle-format", "--trusted-root", root,
+				addr+"/fleet/"+name.Mirrored()+"@"+digests[0].String())
+		})
+	}
+}
