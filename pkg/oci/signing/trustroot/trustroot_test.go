@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -443,4 +445,58 @@ func FuzzTrust(f *testing.F) {
 			t.Errorf("version %d follows version 1", next.Version())
 		}
 	})
+}
+
+// Verifying goes on while keys rotate: each answer is that of one version or the next, and the revoked key is dead for
+// everybody from the moment at which the rotation was followed.
+func TestVerifyWhileKeysRotate(t *testing.T) {
+	const rotations = 8
+	s := newSite(t)
+	roots := []key{newKey(t), newKey(t)}
+	releases := make([]key, rotations+1)
+	for i := range releases {
+		releases[i] = newKey(t)
+	}
+	first := version(t, spec(1, roots, releases[0], releases[0]), nil, roots...)
+	s.publish(first)
+	v := s.verifier(trustroot.Options{Delegate: true})
+	if _, err := v.Refresh(t.Context(), s.registry, 0, now); err != nil {
+		t.Fatal(err)
+	}
+	repo, old := s.signed("targets/a", releases[0])
+	var followed atomic.Bool
+	var readers sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		readers.Go(func() {
+			for {
+				dead := followed.Load()
+				_, err := v.Verify(t.Context(), repo, "targets/a", old)
+				var refusal *signing.Error
+				switch {
+				case err != nil && !errors.As(err, &refusal):
+					t.Errorf("verify: %v", err)
+				case dead && err == nil:
+					t.Error("a revoked key counts")
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	before := first
+	for i := 1; i <= rotations; i++ {
+		before = version(t, spec(int64(i+1), roots, releases[i], releases[i]), before, roots...)
+		s.publish(before)
+		if got, err := v.Refresh(t.Context(), s.registry, 0, now); err != nil || got != int64(i+1) {
+			t.Errorf("rotation %d: version %d (%v)", i, got, err)
+		}
+		followed.Store(true)
+	}
+	close(stop)
+	readers.Wait()
+	wantReason(t, "the newest key", s.verify(v, "targets/a", releases[rotations]), "")
 }
