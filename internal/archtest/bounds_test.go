@@ -17,7 +17,7 @@ import (
 // bounded are the folders whose every bound docs/security.md lists: they read what may come from a hostile registry.
 var bounded = []string{
 	"pkg/oci", "pkg/oci/archive", "pkg/oci/signing", "pkg/oci/signing/evidence", "pkg/oci/signing/trustroot", "pkg/agent",
-	"pkg/manifests", "pkg/sealed", "internal/webhook", "internal/agentcli", "api/document",
+	"pkg/oci/registry", "pkg/manifests", "pkg/sealed", "internal/webhook", "internal/agentcli", "api/document",
 }
 
 // noBounds are constants named like bounds that bound nothing which is read.
