@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -143,6 +144,16 @@ func findings(err error) []finding {
 	var placed document.Error
 	if errors.As(err, &placed) && err.Error() == placed.Error() {
 		return []finding{{File: placed.File, Line: placed.Line, Column: placed.Column, Message: oneLine(placed.Message)}}
+	}
+	// What stands before a finding in a file, such as its source, goes on after the place.
+	if inner := errors.Unwrap(err); inner != nil {
+		prefix, ok := strings.CutSuffix(err.Error(), inner.Error())
+		if below := findings(inner); ok && slices.ContainsFunc(below, func(f finding) bool { return f.File != "" }) {
+			for i := range below {
+				below[i].Message = oneLine(prefix + below[i].Message)
+			}
+			return below
+		}
 	}
 	var all []finding
 	for _, line := range errorLines(err) {

@@ -169,3 +169,25 @@ func TestCacheCleansOldCheckouts(t *testing.T) {
 		t.Errorf("left %s, want the newest three", got)
 	}
 }
+
+// No URL makes a password part of what is shown or dialled, and what was parsed parses again.
+func FuzzAddress(f *testing.F) {
+	for _, seed := range []string{
+		"https://user:pass@git.example:443/a/b.git", "git@host:path/x.git", "ssh://git@[::1]:22/a", "file:///srv/x", "http://h/%2e%2e/x",
+		"https://git.example/a?b=c#d", "host:a:b", "://", "https://\x00/", "git@host:~x/y",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		a, err := parseAddress(raw)
+		if err != nil {
+			return
+		}
+		if len(a.pass) > 3 && !strings.Contains(a.host+a.user, a.pass) && strings.Contains(a.url, ":"+a.pass+"@") {
+			t.Errorf("%q: the password is in %q", raw, a.url)
+		}
+		if _, err := parseAddress(a.url); err != nil {
+			t.Errorf("%q became %q, which is none: %v", raw, a.url, err)
+		}
+	})
+}
