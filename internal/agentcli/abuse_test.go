@@ -73,6 +73,7 @@ func send(t *testing.T, address, request string, more io.Reader) (status int) {
 		response, err := http.ReadResponse(reader, nil)
 		if err == nil {
 			_, err = io.Copy(io.Discard, response.Body)
+			err = errors.Join(err, response.Body.Close())
 			answer <- response.StatusCode
 		}
 		if err == nil {

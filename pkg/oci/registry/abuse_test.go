@@ -40,6 +40,7 @@ func converse(t *testing.T, addr, request string, more io.Reader) (status int) {
 		if err == nil {
 			answered <- response.StatusCode
 			_, err = io.Copy(io.Discard, reader)
+			_ = response.Body.Close()
 		}
 		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 			t.Error("the registry keeps the connection open")
