@@ -119,6 +119,13 @@ func TestReportsOfAReadOnlySite(t *testing.T) {
 	})
 }
 
+// count is how many reports were signed.
+func (r *recorder) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.signed)
+}
+
 // Where deletion is not allowed it is asked for once, and reports go on.
 func TestReportsWhereNothingIsDeleted(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
@@ -127,10 +134,10 @@ func TestReportsWhereNothingIsDeleted(t *testing.T) {
 		reports := &recorder{}
 		w.publish(target(1, w.bundle("web", "1")))
 		w.run(func(*agent.Agent) {
-			before := len(reports.signed)
+			before := reports.count()
 			later(5, 0)
 			synctest.Wait()
-			if sent := len(reports.signed) - before; sent < 15 || sent > 25 {
+			if sent := reports.count() - before; sent < 15 || sent > 25 {
 				t.Errorf("%d heartbeats in five hours, want some 20", sent)
 			}
 			if asked := site.deletions.Load(); asked != 1 {
