@@ -87,10 +87,10 @@ func runMirrorSync(ctx context.Context, s *session, opts mirrorSyncOptions) erro
 	}
 	for {
 		err := syncOnce(ctx, s, opts, dir, from, to, selection, moving)
-		if !opts.watch || ctx.Err() != nil {
+		if !opts.watch {
 			return err
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			s.message(markFailed, "%v", err)
 		}
 		select {
