@@ -18,6 +18,7 @@ type publishOptions struct {
 	registry registryFlags
 	prefix   string
 	signFlags
+	previous   previousKeys
 	sealKey    string
 	allowPrune bool
 	dryRun     bool
@@ -45,6 +46,8 @@ published, and the exit code is 3. What a range of a chart's versions meant stay
 
 A publish that would remove more than half of what a cluster runs is refused without --allow-prune.
 
+The key may change: with --previous-key, what the key before signed goes on, and is signed by the new one too.
+
 Git repositories are read with the credentials of git and ssh, or with PINNACE_GIT_TOKEN and PINNACE_GIT_HOST.`,
 		Example: `  # A fleet repository on disk
   COSIGN_PASSWORD=… pinnace publish --fleet . --key cosign.key
@@ -58,6 +61,7 @@ Git repositories are read with the credentials of git and ssh, or with PINNACE_G
 	opts.fleet.register(cmd)
 	flags.StringVar(&opts.prefix, "registry", "", "prefix to publish below, instead of the fleet's spec.registry")
 	opts.signFlags.register(cmd)
+	opts.previous.register(cmd)
 	flags.StringVar(&opts.sealKey, "seal-key", "", "file that stays secret and the same, to tell which secret values changed; the signing key's when empty")
 	flags.BoolVar(&opts.allowPrune, "allow-prune", false, "permit removing more than half of what a cluster runs")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "say what would be published and write nothing")
@@ -80,6 +84,10 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	if err != nil {
 		return err
 	}
+	previous, err := opts.previous.read()
+	if err != nil {
+		return err
+	}
 	identify, err := sealKey(cmp.Or(opts.sealKey, opts.key))
 	if err != nil {
 		return err
@@ -88,14 +96,15 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	progress := newProgress(s)
 	from.Reading = progress.step
 	result, err := publish.Publish(ctx, publish.Options{
-		LoadOptions: from,
-		Registry:    opts.prefix,
-		Signer:      signer,
-		SealKey:     identify,
-		AllowPrune:  opts.allowPrune,
-		DryRun:      opts.dryRun,
-		Jobs:        opts.jobs,
-		Progress:    progress.step,
+		LoadOptions:  from,
+		Registry:     opts.prefix,
+		Signer:       signer,
+		PreviousKeys: previous,
+		SealKey:      identify,
+		AllowPrune:   opts.allowPrune,
+		DryRun:       opts.dryRun,
+		Jobs:         opts.jobs,
+		Progress:     progress.step,
 	})
 	progress.end()
 	return s.published(result, err, opts.output)
@@ -141,6 +150,11 @@ func (s *session) publishSummary(result publish.Result) {
 	}
 	s.message(markDone, "%s: fleet %s, publication %d on %s; bundles: %s; targets: %s",
 		done, result.Fleet, result.Publication, result.Registry, tally(bundles), tally(targets))
+	if again := result.SignedAgain; again > 0 && result.DryRun {
+		s.message(markDone, "would sign again what an earlier key signed: %s", count(again, "artifact"))
+	} else if again > 0 {
+		s.message(markDone, "signed again what an earlier key signed: %s; where agents trust this key, they need the earlier one no more", count(again, "artifact"))
+	}
 	if result.Pruned != nil {
 		s.message(markDone, "removed what is older than the history that is kept: %s", pruned(*result.Pruned))
 	}

@@ -15,6 +15,7 @@ type rollbackOptions struct {
 	registry registryFlags
 	prefix   string
 	signFlags
+	previous   previousKeys
 	to         int64
 	clusters   []string
 	allowPrune bool
@@ -45,6 +46,7 @@ The fleet repository is not read: the next publish brings again what it says, so
 	flags.Int64Var(&opts.to, "to", 0, "publication to go back to; pinnace history lists them")
 	flags.StringArrayVar(&opts.clusters, "cluster", nil, "this cluster only; may be repeated")
 	opts.signFlags.register(cmd)
+	opts.previous.register(cmd)
 	flags.BoolVar(&opts.allowPrune, "allow-prune", false, "permit removing more than half of what a cluster runs")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "say what would be published and write nothing")
 	opts.registry.register(cmd)
@@ -72,10 +74,16 @@ func runRollback(ctx context.Context, s *session, opts rollbackOptions) error {
 	if err != nil {
 		return err
 	}
+	previous, err := opts.previous.read()
+	if err != nil {
+		return err
+	}
 	progress := newProgress(s)
 	result, err := publish.Rollback(ctx, registry, publish.RollbackOptions{
-		Options: publish.Options{Signer: signer, AllowPrune: opts.allowPrune, DryRun: opts.dryRun, Progress: progress.step},
-		To:      opts.to, Clusters: opts.clusters,
+		Options: publish.Options{
+			Signer: signer, PreviousKeys: previous, AllowPrune: opts.allowPrune, DryRun: opts.dryRun, Progress: progress.step,
+		},
+		To: opts.to, Clusters: opts.clusters,
 	})
 	progress.end()
 	return s.published(result, err, opts.output)

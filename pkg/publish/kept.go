@@ -15,7 +15,8 @@ import (
 	"pinnace.dev/pinnace/pkg/target"
 )
 
-// maxKeptNames bounds what images' tags meant, which is kept while nobody can tell whether a bundle still names them.
+// maxKeptNames stops a fleet index that grows with every publish: what images' tags meant is kept while nobody can tell
+// whether a bundle still names them.
 const maxKeptNames = 10_000
 
 // retained is what clusters keep of the last publish: bundles of sources that cannot be read, and paused bundles.
@@ -225,7 +226,7 @@ func (p *publisher) keeping(loaded *Loaded, before v1alpha1.IndexCluster,
 				return next, err
 			}
 			if last, err = p.fetchTarget(ctx, before.Name, before.Digest, verifier); err != nil {
-				return next, fmt.Errorf("cluster %s: what it keeps of its last target: %w", before.Name, err)
+				return next, fmt.Errorf("cluster %s: what it keeps of its last target: %w", before.Name, explainKey(err, p.registry))
 			}
 		}
 		return loaded.kept.keep(next, last), nil

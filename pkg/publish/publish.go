@@ -26,6 +26,9 @@ type Options struct {
 	// Registry replaces the fleet's when set.
 	Registry string
 	Signer   *signing.Signer
+	// PreviousKeys are those that the signer's follows. What they signed counts, and what is in force of it is signed again
+	// by the signer, beside.
+	PreviousKeys []v1alpha1.PublicKey
 	// SealKey identifies secret values; see [target.Fleet]. It must be the same in every publish, and secret.
 	SealKey []byte
 	// AllowPrune permits removing more than half of what a cluster runs.
@@ -116,6 +119,9 @@ func publish(ctx context.Context, loaded *Loaded, last *lastPublish, opts Option
 	index.Fleet, index.Resolved = loaded.Fleet.Name, loaded.resolved()
 	index.History = cmp.Or(loaded.Fleet.Spec.History, DefaultHistory)
 	result.Warnings = slices.Compact(slices.Sorted(slices.Values(slices.Concat(loaded.Warnings, loaded.names.Warnings()))))
+	if result.SignedAgain, err = p.signAgain(ctx, parent, parentDigest); err != nil {
+		return result, err
+	}
 	if p.DryRun || sameIndex(index, parent) {
 		return result, nil
 	}
@@ -156,9 +162,9 @@ func (p *publisher) commit(ctx context.Context, result Result, parent, index v1a
 	return result, nil
 }
 
-// ownVerifier trusts what this publisher signed, and nothing else.
+// ownVerifier trusts what this publisher signed, with this key or one that it follows, and nothing else.
 func (p *publisher) ownVerifier(ctx context.Context) (*signing.Verifier, error) {
-	return p.Signer.Verifier(ctx)
+	return p.Signer.Verifier(ctx, p.PreviousKeys...)
 }
 
 // readParent reads the last publish, and finishes it first when it was interrupted.
@@ -193,7 +199,7 @@ func (p *publisher) readParent(ctx context.Context) (v1alpha1.FleetIndex, string
 func explainKey(err error, registry oci.Registry) error {
 	var refusal *signing.Error
 	if errors.As(err, &refusal) {
-		return fmt.Errorf("%s was published with another key; use that one, or another prefix: %w", registry, err)
+		return fmt.Errorf("%s was published with another key; use that one, or another prefix, or name the public key that this one follows with --previous-key: %w", registry, err)
 	}
 	return err
 }

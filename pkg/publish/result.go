@@ -23,6 +23,8 @@ type Result struct {
 	Targets []TargetResult `json:"targets"`
 	// Rollouts are the plans that were made: what changes under a strategy waits for their gates.
 	Rollouts []RolloutResult `json:"rollouts,omitempty"`
+	// SignedAgain counts what an earlier key had signed, and this one, or with DryRun would have, too.
+	SignedAgain int `json:"signedAgain,omitempty"`
 	// Pruned is what the registry no longer keeps: nil when nothing was old enough.
 	Pruned *PruneResult `json:"pruned,omitempty"`
 	// Warnings are for people: what is otherwise than a file's author may expect, and what could not be looked up.
@@ -89,9 +91,9 @@ func results(targets []issuedTarget) []TargetResult {
 
 // Event is one step of a publish, for progress.
 type Event struct {
-	// Stage is read, plan, build, push, target, finish, compare or prune.
+	// Stage is read, plan, build, inspect, sign, push, target, finish, compare or prune.
 	Stage string
-	// Subject is a bundle or a cluster.
+	// Subject is a bundle, a cluster or a repository.
 	Subject string
 	Action  target.Action
 	// Done of All things of the stage are done.

@@ -35,7 +35,7 @@ func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) 
 	if err != nil {
 		return Result{}, err
 	}
-	earlier, _, err := readIndex(ctx, registry, verifier, v1alpha1.PublicationTag(opts.To))
+	earlier, earlierDesc, err := readIndex(ctx, registry, verifier, v1alpha1.PublicationTag(opts.To))
 	if errors.Is(err, oci.ErrNotFound) {
 		return Result{}, fmt.Errorf("%s has no publication %d; the last one is %d: %w", registry, opts.To, parent.Publication, err)
 	}
@@ -48,6 +48,13 @@ func Rollback(ctx context.Context, registry oci.Registry, opts RollbackOptions) 
 		Publication: parent.Publication, Digest: parentDigest, Sources: earlier.Sources,
 	}
 	if err := result.addTargets(targets); err != nil {
+		return result, err
+	}
+	if result.SignedAgain, err = p.signAgain(ctx, parent, parentDigest); err != nil {
+		return result, err
+	}
+	again, err := p.signAgain(ctx, earlier, earlierDesc.Digest.String())
+	if result.SignedAgain += again; err != nil {
 		return result, err
 	}
 	if p.DryRun || !result.Changed() {
@@ -76,7 +83,7 @@ func (p *publisher) reissue(parent, earlier v1alpha1.FleetIndex, only []string, 
 		issued[i].make = func(ctx context.Context) (v1alpha1.Target, error) {
 			old, err := p.fetchTarget(ctx, now.Name, then.Digest, verifier)
 			if err != nil {
-				return old, fmt.Errorf("cluster %s: generation %d: %w", now.Name, then.Generation, err)
+				return old, fmt.Errorf("cluster %s: generation %d: %w", now.Name, then.Generation, explainKey(err, p.registry))
 			}
 			opts.Validity = old.ExpiresAt.Sub(old.IssuedAt.Time)
 			return target.Decide(then.Content, then.Bundles, now, opts).Issue(old), nil

@@ -15,6 +15,7 @@ import (
 	sigdsse "github.com/sigstore/sigstore/pkg/signature/dsse"
 	sigoptions "github.com/sigstore/sigstore/pkg/signature/options"
 
+	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/signing/evidence"
 )
@@ -68,8 +69,8 @@ func (s *Signer) With(options SignOptions) (*Signer, error) {
 // PublicKey returns the public key, PEM; nil for a keyless signer.
 func (s *Signer) PublicKey() []byte { return s.public }
 
-// Verifier trusts what this signer signs, and nothing else, for every repository.
-func (s *Signer) Verifier(ctx context.Context) (*Verifier, error) {
+// Verifier trusts what this signer signs, or one of the keys that it follows, and nothing else, for every repository.
+func (s *Signer) Verifier(ctx context.Context, previous ...v1alpha1.PublicKey) (*Verifier, error) {
 	one, err := s.party(ctx)
 	if err != nil {
 		return nil, err
@@ -77,7 +78,15 @@ func (s *Signer) Verifier(ctx context.Context) (*Verifier, error) {
 	if one.identity != nil && one.identity.root == nil {
 		return nil, errors.New("no trusted root verifies what this identity signed before; name a trusted_root.json")
 	}
-	return newVerifierOf(&rules{cache: newCache(), list: []rule{{match: newPattern("**"), threshold: 1, parties: []party{one}}}}), nil
+	parties := []party{one}
+	for _, public := range previous {
+		key, err := evidence.NewKey([]byte(public.PublicKey), nil)
+		if err != nil {
+			return nil, fmt.Errorf("previous key %s: %w", public.Name, err)
+		}
+		parties = append(parties, party{name: public.Name, key: key})
+	}
+	return newVerifierOf(&rules{cache: newCache(), list: []rule{{match: newPattern("**"), threshold: 1, parties: parties}}}), nil
 }
 
 func (s *Signer) party(ctx context.Context) (party, error) {
@@ -128,6 +137,18 @@ func (s *Signer) SignNew(ctx context.Context, repo oci.Repository, desc ocispec.
 
 // Batches reports whether [Signer.SignAll] signs many manifests by one signature, because one takes long.
 func (s *Signer) Batches() bool { return s.batches }
+
+// Signed reports whether a signature is there already that [Signer.Sign] or [Signer.SignAll] made and leaves alone.
+func (s *Signer) Signed(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor) (bool, error) {
+	signed, err := s.signed(ctx, repo, desc, s.format())
+	if err == nil && !signed && s.batches && s.format() != evidence.FormatBundle {
+		signed, err = s.signed(ctx, repo, desc, evidence.FormatBundle)
+	}
+	if err != nil {
+		return false, fmt.Errorf("signatures of %s@%s: %w", repo, desc.Digest, err)
+	}
+	return signed, nil
+}
 
 // signed reports whether this signer's signature is there already, in that form and with these annotations.
 func (s *Signer) signed(ctx context.Context, repo oci.Repository, desc ocispec.Descriptor, format evidence.Format) (bool, error) {
