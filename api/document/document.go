@@ -26,9 +26,12 @@ import (
 
 // Bounds of what is read: files come from repositories that others write.
 const (
-	MaxBytes     = 4 << 20 // of one file; a parsed node weighs about fifty times its text
-	MaxDocuments = 10_000  // in one file
-	MaxDepth     = 64      // of nested mappings and sequences
+	// MaxBytes stops files that fill the memory: a parsed node weighs about fifty times its text.
+	MaxBytes = 4 << 20
+	// MaxDocuments stops files of countless documents.
+	MaxDocuments = 10_000
+	// MaxDepth stops mappings and sequences nested so deeply that walking them exhausts the stack.
+	MaxDepth = 64
 )
 
 // Document is one document of a file.

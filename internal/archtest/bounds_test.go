@@ -6,30 +6,58 @@ import (
 	"go/parser"
 	"go/token"
 	"go/types"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// bounded are the folders whose every bound docs/security.md lists: they read what may come from a hostile registry.
-var bounded = []string{
-	"pkg/oci", "pkg/oci/archive", "pkg/oci/signing", "pkg/oci/signing/evidence", "pkg/oci/signing/trustroot", "pkg/agent",
-	"pkg/oci/registry", "pkg/manifests", "pkg/sealed", "internal/webhook", "internal/agentcli", "api/document",
-}
-
 // noBounds are constants named like bounds that bound nothing which is read.
 var noBounds = map[string]string{
-	"pkg/oci/archive.maxSegment": "what file systems store as one name",
-	"pkg/oci/archive.MaxTarFile": "what the tar format can say",
-	"api/document.maxText":       "how much of a value an error shows",
+	"api/document.maxText":               "how much of a value an error shows",
+	"api/v1alpha1.MaxBucket":             "how many buckets a wave has",
+	"api/v1alpha1.MaxDriftEvents":        "what an agent writes",
+	"api/v1alpha1.MaxGateEvents":         "what the builder writes",
+	"api/v1alpha1.MaxProblems":           "what an agent writes",
+	"api/v1alpha1.MaxReportSize":         "what an agent writes",
+	"internal/cli.maxComment":            "what GitHub takes",
+	"internal/cli.maxCopies":             "arguments of a command",
+	"internal/cli.maxDifferences":        "what GitHub takes",
+	"internal/cli.maxErrorLines":         "what is printed",
+	"internal/cli.maxProblems":           "what is printed",
+	"internal/cli.maxReferences":         "arguments of a command",
+	"pkg/bundler.maxLookups":             "requests at the same time",
+	"pkg/bundler.maxReads":               "bundles at the same time",
+	"pkg/bundler.maxReleaseName":         "what Helm takes",
+	"pkg/oci/archive.MaxTarFile":         "what the tar format can say",
+	"pkg/oci/archive.maxSegment":         "what file systems store as one name",
+	"pkg/oci/mirror.maxWhy":              "what is printed",
+	"pkg/oci/mirror/medium.maxHolders":   "what is written",
+	"pkg/oci/mirror/medium.maxListed":    "what is printed",
+	"pkg/oci/mirror/transfer.maxBackoff": "how long we wait by ourselves",
+	"pkg/publish.maxFindings":            "what is printed",
+	"pkg/publish.maxSourcesAtOnce":       "sources at the same time",
+	"pkg/publish/preview.maxVariations":  "what is printed",
+	"pkg/target.maxFindings":             "what is printed",
+	"pkg/target.maxNames":                "what is printed",
+	"pkg/target/status.maxExamples":      "what is printed",
 }
 
-var boundName = regexp.MustCompile(`^[Mm]ax[A-Z]`)
+var boundName = regexp.MustCompile(`^[Mm]ax[A-Z]|^minStall|^Default(Packed|Unpacked|Files|PathLength|Depth|Stall)$`)
 
-// TestBoundsAreDocumented compares the table in docs/security.md with the constants, both ways.
+// bound is a constant that bounds something.
+type bound struct {
+	value     string // as people write it
+	commented bool
+}
+
+// TestBoundsAreDocumented compares the table in docs/security.md with the constants of all packages, both ways, and wants
+// each to have a comment.
 func TestBoundsAreDocumented(t *testing.T) {
 	root := filepath.Join("..", "..")
 	page, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))
@@ -38,64 +66,77 @@ func TestBoundsAreDocumented(t *testing.T) {
 	}
 	rows := map[string]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+\\.[A-Za-z]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(string(page), -1) {
-		rows[row[1]] = strings.TrimSpace(row[2])
+		rows[row[1]] = strings.Trim(row[2], " `")
 	}
-	constants := map[string]string{}
-	for _, folder := range bounded {
-		for name, value := range constantsOf(t, filepath.Join(root, folder)) {
-			constants[folder+"."+name] = value
-		}
-	}
-	for name, said := range rows {
-		value, found := constants[name]
-		if !found {
-			t.Errorf("docs/security.md: there is no constant %s", name)
-		} else if value != said {
-			t.Errorf("docs/security.md: %s is %s, not %s", name, value, said)
-		}
-	}
-	for name := range constants {
-		_, short, _ := strings.Cut(name[strings.LastIndex(name, "/"):], ".")
-		if rows[name] == "" && noBounds[name] == "" && boundName.MatchString(short) {
-			t.Errorf("docs/security.md doesn't list %s", name)
-		}
-	}
-}
-
-// constantsOf returns the constants of a package, with their values as people write them.
-func constantsOf(t *testing.T, folder string) map[string]string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]string{}
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	found := map[string]bound{}
+	for _, top := range []string{"api", "cmd", "internal", "pkg"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(file string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
+				return err
+			}
+			folder, err := filepath.Rel(root, filepath.Dir(file))
+			if err != nil {
+				return err
+			}
+			return boundsOf(file, func(name string, one bound) { found[filepath.ToSlash(folder)+"."+name] = one })
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(parsed, func(node ast.Node) bool {
-			spec, is := node.(*ast.ValueSpec)
-			if !is || len(spec.Values) != len(spec.Names) {
-				return true
-			}
-			for i, name := range spec.Names {
-				if text, ok := said(spec.Values[i]); ok {
-					out[name.Name] = text
-				}
-			}
-			return true
-		})
 	}
-	return out
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		if one, is := found[name]; !is {
+			t.Errorf("docs/security.md: there is no bound %s", name)
+		} else if one.value != rows[name] {
+			t.Errorf("docs/security.md: %s is %s, not %s", name, one.value, rows[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		switch {
+		case noBounds[name] != "":
+		case rows[name] == "":
+			t.Errorf("docs/security.md doesn't list %s; what bounds nothing that is read belongs into noBounds", name)
+		case !found[name].commented:
+			t.Errorf("%s has no comment; say what it stops", name)
+		}
+	}
+	for name := range noBounds {
+		if _, is := found[name]; !is {
+			t.Errorf("noBounds: there is no constant %s", name)
+		}
+	}
 }
 
-// said writes a constant's value as the page does: 4 MiB, 10m, 50,000.
-func said(expression ast.Expr) (string, bool) {
+// boundsOf tells the constants of a file that are named like bounds.
+func boundsOf(file string, tell func(name string, one bound)) error {
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+	if err != nil {
+		return err
+	}
+	ast.Inspect(parsed, func(node ast.Node) bool {
+		group, is := node.(*ast.GenDecl)
+		if !is || group.Tok != token.CONST {
+			return true
+		}
+		for _, spec := range group.Specs {
+			spec, is := spec.(*ast.ValueSpec)
+			if !is || len(spec.Values) != len(spec.Names) {
+				continue
+			}
+			commented := spec.Doc != nil || spec.Comment != nil || !group.Lparen.IsValid() && group.Doc != nil
+			for i, name := range spec.Names {
+				if boundName.MatchString(name.Name) {
+					tell(name.Name, bound{said(spec.Values[i]), commented})
+				}
+			}
+		}
+		return false
+	})
+	return nil
+}
+
+// said writes a constant's value as the page does: 4 MiB, 10m, 50,000; what is no number as it stands.
+func said(expression ast.Expr) string {
 	text := types.ExprString(expression)
 	unit := ""
 	for name, short := range map[string]string{"time.Hour": "h", "time.Minute": "m", "time.Second": "s"} {
@@ -108,11 +149,11 @@ func said(expression ast.Expr) (string, bool) {
 	}
 	value, err := types.Eval(token.NewFileSet(), nil, token.NoPos, text)
 	if err != nil || value.Value == nil || value.Value.Kind() != constant.Int {
-		return "", false
+		return text
 	}
 	number, _ := constant.Int64Val(value.Value)
 	if unit != "" {
-		return strconv.FormatInt(number, 10) + unit, true
+		return strconv.FormatInt(number, 10) + unit
 	}
 	if strings.Contains(text, "<<") {
 		for _, size := range []struct {
@@ -120,7 +161,7 @@ func said(expression ast.Expr) (string, bool) {
 			name  string
 		}{{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
 			if number%size.bytes == 0 {
-				return strconv.FormatInt(number/size.bytes, 10) + " " + size.name, true
+				return strconv.FormatInt(number/size.bytes, 10) + " " + size.name
 			}
 		}
 	}
@@ -128,5 +169,5 @@ func said(expression ast.Expr) (string, bool) {
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + "," + digits[i:]
 	}
-	return digits, true
+	return digits
 }

@@ -157,7 +157,7 @@ func writeKey(file string, data []byte, mode os.FileMode) error {
 	return nil
 }
 
-// maxSmallFile bounds keys, passwords and policies, which are read whole.
+// maxSmallFile stops a key, password or policy that is somebody's disk image by mistake: they are read whole.
 const maxSmallFile = 1 << 20
 
 func readSmallFile(file string) ([]byte, error) {

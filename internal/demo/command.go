@@ -244,8 +244,12 @@ func SocketPath() string {
 	return filepath.Join(dir, "pinnace-demo.sock")
 }
 
-// maxCommand bounds what is read from the socket.
-const maxCommand = 4 << 10
+const (
+	// maxCommand stops commands that fill the memory of the demo.
+	maxCommand = 4 << 10
+	// maxReply stops answers that fill the memory of who asked.
+	maxReply = 1 << 20
+)
 
 // Listen takes commands on a socket until ctx ends. ErrRunning says that another demo has it.
 func (d *Demo) Listen(ctx context.Context, path string) error {
@@ -308,7 +312,7 @@ func Send(ctx context.Context, path string, command Command) (string, error) {
 	if err := json.NewEncoder(conn).Encode(command); err != nil {
 		return "", fmt.Errorf("the demo ended before it answered: %w", ErrNotRunning)
 	}
-	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, 1<<20))).Decode(&answer); err != nil {
+	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, maxReply))).Decode(&answer); err != nil {
 		return "", fmt.Errorf("the demo ended before it answered: %w", ErrNotRunning)
 	}
 	if answer.Error != "" {

@@ -99,9 +99,11 @@ func expired(target *v1alpha1.Target, known Known, now time.Time) bool {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// Bounds of a target; the attack is a signed but endless document, or a name that leaves the state folder.
+// Bounds of a target, which may be signed with a stolen key.
 const (
-	MaxBundles  = 10_000
+	// MaxBundles stops targets that name bundles without end.
+	MaxBundles = 10_000
+	// maxNameSize stops names that no object can have, and that no file of the state folder can.
 	maxNameSize = 63
 )
 

@@ -215,7 +215,7 @@ func announced(target *v1alpha1.Target) []v1alpha1.TargetBundle {
 	return bundles
 }
 
-// maxRollouts bounds what a target may announce: each costs a request a poll.
+// maxRollouts stops a target that announces rollouts without end: each costs a request a poll.
 const maxRollouts = 1000
 
 // checkRollouts checks what a target announces before anything of it is used.

@@ -21,7 +21,7 @@ const goodFile = "lastgood.json"
 // driftReportDebounce gathers drift events: what is repaired needs no hurry.
 const driftReportDebounce = time.Minute
 
-// maxNodes bounds the nodes that are counted exactly.
+// maxNodes stops counting where a cluster has, or pretends to have, so many nodes that listing them fills the memory.
 const maxNodes = 5000
 
 // nodeFacts counts the cluster's nodes and their architectures, by their labels alone. An agent that may not list nodes

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// maxNesting bounds dependencies in the source that have dependencies in the source.
+	// maxNesting stops charts in the source that depend on each other in a circle.
 	maxNesting   = 8
 	folderScheme = "file://"
 	// requirementsFile is where charts of the first API version have their dependencies.

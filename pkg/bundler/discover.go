@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -138,9 +139,19 @@ func hidden(name string) bool {
 	return strings.Contains(name, "/.") || strings.HasPrefix(name, ".") && name != "."
 }
 
+// file reads what may be a document: no more of it than one byte that [document.Read] refuses.
+func (d *discovery) file(name string) ([]byte, error) {
+	opened, err := d.fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = opened.Close() }()
+	return io.ReadAll(io.LimitReader(opened, document.MaxBytes+1))
+}
+
 // isBundle looks at the files of the folder itself only, so that a folder of bundles is none.
 func (d *discovery) isBundle(folder string) bool {
-	if description, err := fs.ReadFile(d.fsys, path.Join(folder, render.BundleFile)); err == nil {
+	if description, err := d.file(path.Join(folder, render.BundleFile)); err == nil {
 		// The fleet repository's own pinnace.yaml describes the fleet. What cannot be read is reported later.
 		documents, err := document.Read(render.BundleFile, description)
 		if err == nil && len(documents) > 0 && documents[0].Kind == v1alpha1.KindFleet {
@@ -154,7 +165,7 @@ func (d *discovery) isBundle(folder string) bool {
 	}
 	// A component changes other kustomizations, and is nothing by itself.
 	for _, name := range render.KustomizationFiles {
-		content, err := fs.ReadFile(d.fsys, path.Join(folder, name))
+		content, err := d.file(path.Join(folder, name))
 		if err == nil && render.IsComponent(content) {
 			return false
 		}

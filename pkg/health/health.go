@@ -13,7 +13,7 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-// maxCost bounds what a rule may compute, so that none can hold the agent up.
+// maxCost stops rules that compute without end and hold the agent up.
 const maxCost = 1_000_000
 
 // Rules are compiled rules, kept by their text. They are safe for concurrent use.

@@ -10,7 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxRemembered bounds what is kept of one blob: manifests, configs and signatures are small, layers go by.
+// maxRemembered stops blobs that fill the memory: manifests, configs and signatures are small, layers go by.
 const maxRemembered = 1 << 20
 
 // Remember returns a view of a repository that asks for nothing twice: what was resolved and every small blob stay in

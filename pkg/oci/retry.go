@@ -13,7 +13,8 @@ const (
 	// request; the error says for how long.
 	maxRetryAfter = 2 * time.Minute
 	// maxAskedFor stops a registry that would silence a client for ever.
-	maxAskedFor  = time.Hour
+	maxAskedFor = time.Hour
+	// maxRetries stops a registry whose failures would have one request tried for ever.
 	maxRetries   = 5
 	firstBackoff = 250 * time.Millisecond
 )

@@ -18,7 +18,7 @@ import (
 	"pinnace.dev/pinnace/pkg/target"
 )
 
-// maxPlans bounds what is read of a cache: some hundred bytes for each cluster.
+// maxPlans stops a damaged cache that fills the memory: it has some hundred bytes for each cluster.
 const maxPlans = 256 << 20
 
 // plans are what the last publish from this machine found out of each cluster, kept in the cache folder: a plan is

@@ -10,7 +10,7 @@ import (
 	"pinnace.dev/pinnace/pkg/oci"
 )
 
-// maxShelved is how many bytes of built bundles stay in memory until they are pushed or compared; more are on the disk.
+// maxShelved stops built bundles that fill the memory until they are pushed or compared: what is beyond goes to the disk.
 const maxShelved = 64 << 20
 
 // shelf keeps the layers of what was built, each content once. Its zero value is ready.

@@ -8,7 +8,7 @@ import (
 	"github.com/Masterminds/sprig/v3"
 )
 
-// maxItems bounds what functions make out of a number alone: one line would fill the memory otherwise.
+// maxItems stops functions that make endless lists out of a number alone: one line would fill the memory.
 const maxItems = 10_000
 
 // unrepeatable are functions of sprig that give something else each time, or change what all clusters share, beside

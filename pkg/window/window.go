@@ -17,7 +17,7 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-// MaxDuration bounds a window; what is open for longer is no window.
+// MaxDuration stops windows that never close: what is open for longer is none.
 const MaxDuration = 31 * 24 * time.Hour
 
 // parser reads the five fields; no @every, which depends on when it was read.

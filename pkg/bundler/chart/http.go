@@ -26,12 +26,13 @@ import (
 )
 
 const (
+	// maxRedirects stops redirects that lead in a circle.
 	maxRedirects = 5
 	// httpTimeout ends a download from a server that sends a byte now and then.
 	httpTimeout   = 5 * time.Minute
 	headerTimeout = 30 * time.Second
 	dialTimeout   = 10 * time.Second
-	// maxHelmConfig bounds Helm's repositories.yaml.
+	// maxHelmConfig stops a repositories.yaml of Helm that is something else by mistake.
 	maxHelmConfig = 4 << 20
 )
 

@@ -20,7 +20,7 @@ import (
 
 const (
 	chartsDir = "charts"
-	// maxDependencies bounds what one chart asks to be fetched.
+	// maxDependencies stops a chart that has the builder fetch without end.
 	maxDependencies = 64
 )
 

@@ -14,9 +14,11 @@ import (
 
 // Bounds of one bundle's folder. The source is not ours: it may hold files made to exhaust the builder.
 const (
+	// maxFolderFiles stops folders of countless tiny files.
 	maxFolderFiles = 20_000
+	// maxFolderBytes stops folders that fill the memory, which holds all files of a bundle.
 	maxFolderBytes = 512 << 20
-	// maxFolderDepth also ends loops of symbolic links.
+	// maxFolderDepth stops folders nested so deeply that walking them fails, and loops of symbolic links.
 	maxFolderDepth = 32
 )
 

@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// maxClosure bounds the folders and files that kustomizations refer to, one through another.
+// maxClosure stops kustomizations that refer to folders and files without end, one through another.
 const maxClosure = 1000
 
 // KustomizeInputs reads every file that a kustomization may use: its folder, and whatever its own and other

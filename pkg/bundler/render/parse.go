@@ -14,7 +14,7 @@ import (
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// maxListDepth bounds lists in lists.
+// maxListDepth stops lists in lists in lists, which would exhaust the stack.
 const maxListDepth = 4
 
 // parse reads a stream of YAML or JSON documents into objects. Strict refuses duplicate keys.

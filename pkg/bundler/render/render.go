@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// MaxObjects stops bundles that no API server takes in one piece.
+// MaxObjects stops charts and manifests that make countless objects: no API server takes so many in one piece.
 const MaxObjects = 50_000
 
 // Object is a Kubernetes object and where it was found.

@@ -28,7 +28,7 @@ import (
 // folderMode hides the names of private repositories from other users.
 const folderMode = 0o700
 
-// maxRecord bounds one record on disk, which we wrote.
+// maxRecord stops a damaged record on disk that fills the memory.
 const maxRecord = 64 << 10
 
 // Options of a [Memory]. The zero value remembers nothing from before.

@@ -16,11 +16,12 @@ import (
 
 // Bounds of one checkout.
 const (
-	// maxFiles and maxBytes stop repositories that fill the builder's disk: a few objects that repeat in a tree of
-	// trees make millions of files.
+	// maxFiles stops repositories that use up the builder's inodes: a few objects that repeat in a tree of trees make
+	// millions of files.
 	maxFiles = 200_000
+	// maxBytes stops repositories that fill the builder's disk in the same way.
 	maxBytes = 4 << 30
-	// maxLink is what file systems store as a symbolic link's target.
+	// maxLink stops symbolic links whose target fills the memory; it is what file systems store.
 	maxLink = 4096
 )
 

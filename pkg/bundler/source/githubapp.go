@@ -30,7 +30,7 @@ const (
 	jwtSkew     = time.Minute
 	// tokenMargin renews a token before it expires: a fetch may take a while.
 	tokenMargin = 5 * time.Minute
-	// maxAPIAnswer stops answers that never end.
+	// maxAPIAnswer stops answers of a forge that never end.
 	maxAPIAnswer = 1 << 20
 	apiTimeout   = 30 * time.Second
 )

@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// maxKeyFile bounds a file with public keys.
+	// maxKeyFile stops a file of public keys that fills the memory: the fleet repository names it.
 	maxKeyFile = 1 << 20
-	// maxObject bounds a commit or tag object: their messages have no other bound.
+	// maxObject stops commits and tags that fill the memory: their messages have no other bound.
 	maxObject = 8 << 20
 	// gitNamespace is what git signs for with SSH keys; a signature for a file or a mail doesn't count.
 	gitNamespace = "git"

@@ -20,7 +20,7 @@ type guard struct {
 	asked map[string]time.Time // by digest
 }
 
-// maxAsked bounds what is remembered; a collection is put off when more was asked for.
+// maxAsked stops clients that fill the memory by asking for ever new blobs; a collection is put off when more was asked for.
 const maxAsked = 200_000
 
 func newGuard(next http.Handler, grace time.Duration) *guard {

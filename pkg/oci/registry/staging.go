@@ -19,11 +19,12 @@ import (
 )
 
 const (
-	// maxStaged is what one upload may hold in memory; almost all that Pinnace pushes is smaller.
+	// maxStaged stops an upload that fills the memory; almost all that Pinnace pushes is smaller.
 	maxStaged = 1 << 20
-	// maxStagedTogether and maxUploads bound all of them: whoever may push may begin as many as he likes.
+	// maxStagedTogether stops many uploads that fill the memory: whoever may push may begin as many as he likes.
 	maxStagedTogether = 64 << 20
-	maxUploads        = 1024
+	// maxUploads stops uploads that are begun, hold nothing and are never finished.
+	maxUploads = 1024
 	// stagedFor is how long one stays in memory that nobody goes on with.
 	stagedFor = 10 * time.Minute
 )

@@ -25,6 +25,9 @@ const IndexFile = "pinnace-index.json"
 // MaxIndex stops indexes that fill the memory: 100,000 entries fit.
 const MaxIndex = 256 << 20
 
+// maxEnvelope stops files that fill the memory around an index: base64 and signatures stand beside the payload.
+const maxEnvelope = 512 << 20
+
 // What a medium carries.
 const (
 	ContentFleet  = "fleet"
@@ -125,8 +128,10 @@ func (x *Index) Closure() *mirror.Closure {
 }
 
 const (
+	// maxVolumes stops indexes that ask for media without end.
 	maxVolumes = 10_000
-	maxStream  = 63
+	// maxStream stops names that no file system takes.
+	maxStream = 63
 )
 
 var (

@@ -125,9 +125,9 @@ func readIndex(dirs []string) (data []byte, where string, err error) {
 		if err != nil {
 			return nil, where, err
 		}
-		data, err := io.ReadAll(io.LimitReader(file, 2*MaxIndex+1)) // base64 and signatures beside the payload
+		data, err := io.ReadAll(io.LimitReader(file, maxEnvelope+1))
 		_ = file.Close()
-		if err == nil && len(data) > 2*MaxIndex {
+		if err == nil && len(data) > maxEnvelope {
 			err = fmt.Errorf("%s: %w", where, oci.ErrTooLarge)
 		}
 		return data, where, err

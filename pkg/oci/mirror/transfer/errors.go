@@ -21,7 +21,7 @@ type statusError struct {
 	retryAfter   time.Duration
 }
 
-// maxDetail bounds what of a refusal is shown.
+// maxDetail stops refusals that fill the memory, the terminal or the log.
 const maxDetail = 256
 
 func newStatusError(resp *http.Response) error {

@@ -44,7 +44,7 @@ type checkpoint struct {
 	Hash   []byte `json:"hash"`
 }
 
-// maxJournalLine bounds a line of a damaged journal.
+// maxJournalLine stops a damaged journal whose line fills the memory.
 const maxJournalLine = 1 << 20
 
 // OpenJournal reads the journal in a file, or begins one.

@@ -126,7 +126,7 @@ func (e *Engine) blob(ctx context.Context, from, to oci.Repository, desc ocispec
 	return up.result, err
 }
 
-// maxStoreBlob bounds a blob for a store that takes it whole: a layout or memory.
+// maxStoreBlob stops blobs that fill the memory, in a store that takes them whole: a layout or memory.
 const maxStoreBlob = 512 << 20
 
 func (e *Engine) blobIntoStore(ctx context.Context, from, to oci.Repository, desc ocispec.Descriptor) (Result, error) {
