@@ -75,7 +75,8 @@ func ruledImages(object Object, rule v1alpha1.ImageRule, add func(reference, pla
 	return nil
 }
 
-// ParsePath reads a JSON path as kubectl does, with or without braces.
+// ParsePath reads a JSON path as kubectl does, with or without braces. Text beside the path is refused: it would be taken
+// for an image that the object names.
 func ParsePath(text string) (*jsonpath.JSONPath, error) {
 	path := jsonpath.New("image rule").AllowMissingKeys(true)
 	braced := text
@@ -85,7 +86,36 @@ func ParsePath(text string) (*jsonpath.JSONPath, error) {
 	if err := path.Parse(braced); err != nil {
 		return nil, fmt.Errorf("image rule: path %q: %w", text, err)
 	}
+	parsed, err := jsonpath.Parse("image rule", braced)
+	if err != nil {
+		return nil, fmt.Errorf("image rule: path %q: %w", text, err)
+	}
+	if literal := literalText(parsed.Root); literal != "" {
+		return nil, fmt.Errorf("image rule: path %q: %q is text beside the path; remove it", text, literal)
+	}
 	return path, nil
+}
+
+func literalText(list *jsonpath.ListNode) string {
+	for _, node := range list.Nodes {
+		switch node := node.(type) {
+		case *jsonpath.TextNode:
+			if node.Text != "" {
+				return node.Text
+			}
+		case *jsonpath.ListNode:
+			if text := literalText(node); text != "" {
+				return text
+			}
+		case *jsonpath.UnionNode:
+			for _, one := range node.Nodes {
+				if text := literalText(one); text != "" {
+					return text
+				}
+			}
+		}
+	}
+	return ""
 }
 
 func walkImages(value any, place string, add func(reference, place string)) {
