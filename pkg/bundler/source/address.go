@@ -56,6 +56,9 @@ func parseAddress(raw string) (address, error) {
 		}
 		return address{}, fmt.Errorf("git url: %w", err)
 	}
+	if strings.Contains(parsed.Hostname(), ":") && !strings.HasPrefix(parsed.Host, "[") {
+		return address{}, fmt.Errorf("git url: host %q has a colon too many; write an IPv6 address as [::1]", parsed.Host)
+	}
 	a := address{scheme: strings.ToLower(parsed.Scheme), host: strings.ToLower(parsed.Host)}
 	a.user = parsed.User.Username()
 	a.pass, _ = parsed.User.Password()
@@ -72,6 +75,9 @@ func parseAddress(raw string) (address, error) {
 	case "file":
 		if a.host != "" && a.host != "localhost" {
 			return address{}, fmt.Errorf("git url %s: write file:///absolute/path", a.identity)
+		}
+		if clean == "/" {
+			return address{}, fmt.Errorf("git url %s: names no repository; write file:///absolute/path", raw)
 		}
 		a.host = ""
 		a.identity = "file://" + clean
