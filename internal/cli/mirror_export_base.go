@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,8 +56,13 @@ func (o *mirrorExportOptions) readHave() (*mirror.Holdings, *medium.Base, error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", o.have, err)
 	}
+	base := &medium.Base{Digest: digest.FromBytes(payload), Registry: have.Registry}
+	if o.haveKey != "" {
+		// Of one that nobody signed no sequence is believed: a huge one would end the stream.
+		base.Sequence = have.Imported[cmp.Or(o.stream, medium.ContentFleet)].Sequence
+	}
 	holdings, err := have.Holdings()
-	return holdings, &medium.Base{Digest: digest.FromBytes(payload), Registry: have.Registry}, err
+	return holdings, base, err
 }
 
 // readBase takes everything that an earlier export carried, or left out, as held.

@@ -37,7 +37,7 @@ type ExportOptions struct {
 	Dir  string
 	// Content is fleet when empty.
 	Content string
-	// Stream is "fleet" when empty; Sequence the time of issue in seconds when zero.
+	// Stream is "fleet" when empty; Sequence the time of issue in milliseconds when zero, and more than the base's.
 	Stream   string
 	Sequence int64
 	// Have is what the receiver has; nothing when nil. Base says where that is known from.
@@ -76,7 +76,7 @@ func Export(ctx context.Context, opts ExportOptions) (*Index, error) {
 	now := opts.Now.UTC().Truncate(time.Second)
 	index := &Index{
 		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: mirror.KindIndex},
-		Content:  cmp.Or(opts.Content, ContentFleet), Stream: cmp.Or(opts.Stream, ContentFleet), Sequence: cmp.Or(opts.Sequence, now.Unix()),
+		Content:  cmp.Or(opts.Content, ContentFleet), Stream: cmp.Or(opts.Stream, ContentFleet), Sequence: opts.sequence(),
 		IssuedAt: metav1.NewTime(now), Fleet: opts.Closure.Fleet, Publication: opts.Closure.Publication, Clusters: opts.Closure.Clusters,
 		Base: opts.Base, Entries: closure.Entries, Held: held, Kept: kept,
 	}
@@ -94,6 +94,14 @@ func Export(ctx context.Context, opts ExportOptions) (*Index, error) {
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	return index, w.seal(ctx, index)
+}
+
+// sequence is more than that of every export of the stream before: in seconds, two of one second would be the same.
+func (o *ExportOptions) sequence() int64 {
+	if o.Sequence != 0 || o.Base == nil {
+		return cmp.Or(o.Sequence, o.Now.UnixMilli())
+	}
+	return max(o.Now.UnixMilli(), o.Base.Sequence+1)
 }
 
 type writer struct {

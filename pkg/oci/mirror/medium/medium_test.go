@@ -495,3 +495,26 @@ func TestExportIsTheSameEveryTime(t *testing.T) {
 		t.Errorf("volumes smaller than a layer: got %v", err)
 	}
 }
+
+// Two exports of one second are told apart, and one over a base comes after it whatever the clock says.
+func TestSequenceIncreases(t *testing.T) {
+	w := newWorld(t, small)
+	export := func(at time.Time, base *medium.Base) int64 {
+		t.Helper()
+		index, err := medium.Export(t.Context(), medium.ExportOptions{
+			Closure: w.find(t, "site-00"), Open: mirror.Opener(w.centre.Registry(t), w.host), Dir: t.TempDir(), Base: base,
+			Sign: w.signer.SignEnvelope, Now: at, Engine: transfer.New(transfer.Options{}),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return index.Sequence
+	}
+	first := export(now, nil)
+	if second := export(now.Add(time.Millisecond), nil); second <= first {
+		t.Errorf("a millisecond later: sequence %d after %d", second, first)
+	}
+	if over := export(now.Add(-time.Hour), &medium.Base{Digest: digest.FromString("base"), Sequence: first}); over <= first {
+		t.Errorf("over a base, by a clock that was set back: sequence %d after %d", over, first)
+	}
+}
