@@ -2,6 +2,9 @@ package transfer
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,4 +125,46 @@ func memory(t *testing.T, blobs ...oci.Blob) oci.Repository {
 		}
 	}
 	return repo
+}
+
+// A transfer that is under way when the window closes waits before its next piece, and goes on when it opens again.
+func TestClosingWindowStopsBetweenPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opens := time.Now().Add(3 * time.Hour).Truncate(time.Minute)
+		closes := opens.Add(time.Hour)
+		window, err := ParseWindow(opens.Format("15:04") + "-" + closes.Format("15:04"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pieces, waits []time.Time
+		engine := New(Options{
+			Window: window,
+			OnWait: func(until time.Time) { waits = append(waits, until) },
+			OnBytes: func(n int64) {
+				if n == 0 {
+					return
+				}
+				pieces = append(pieces, time.Now())
+				if len(pieces) == 1 {
+					time.Sleep(time.Until(closes.Add(time.Minute)))
+				}
+			},
+		})
+		blob := oci.Blob{MediaType: "text/plain", Data: make([]byte, 8<<20)}
+		file, err := os.Create(filepath.Join(t.TempDir(), "volume"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = file.Close() }()
+		if _, err := engine.ToFile(t.Context(), memory(t, blob), blob.Descriptor(), Place{File: file, Name: "volume"}); err != nil {
+			t.Fatal(err)
+		}
+		next := opens.Add(24 * time.Hour)
+		if len(pieces) < 2 || pieces[1].Before(next) {
+			t.Errorf("pieces came at %s; the second may not before %s", pieces, next)
+		}
+		if want := []time.Time{opens, next}; !slices.EqualFunc(want, waits, time.Time.Equal) {
+			t.Errorf("it waited until %s, want %s", waits, want)
+		}
+	})
 }
