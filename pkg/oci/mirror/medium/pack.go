@@ -30,9 +30,10 @@ type volumePlan struct {
 }
 
 const (
-	// fixedBytes is what a volume has beside blobs and index: oci-layout, and its end.
 	layoutMarker = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
-	fixedBytes   = 2*archive.TarBlock + archive.TarEnd
+	// fixedBytes is what a volume takes at most beside blobs and tags: oci-layout, index.json without its entries, padded,
+	// and the end.
+	fixedBytes = 5*archive.TarBlock + archive.TarEnd
 	// maxHolders is how many repositories of the receiver are named for what is left out.
 	maxHolders = 3
 	// indexEntry is what a tag takes in index.json at most, without the repository's name and the tag's own.
