@@ -29,8 +29,10 @@ build() {
 one() {
 	local out new
 	touch "$work/$2.started"
+	# On a busy machine go test calls the end of its own time a failure, "context deadline exceeded", with no input.
 	if out=$(cd "$1" && "$(binary "$1")" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "$FUZZTIME" -test.fuzzminimizetime 2s \
-		-test.parallel 1 -test.fuzzcachedir "$work/cache" -test.timeout 30m 2>&1); then
+		-test.parallel 1 -test.fuzzcachedir "$work/cache" -test.timeout 30m 2>&1) ||
+		{ grep -q '^ *context deadline exceeded$' <<<"$out" && ! grep -q 'Failing input' <<<"$out"; }; then
 		printf 'ok   %s %s %s\n' "$1" "$2" "$(grep -oE 'execs: [0-9]+' <<<"$out" | tail -1)"
 		return
 	fi

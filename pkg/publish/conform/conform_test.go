@@ -171,6 +171,7 @@ func FuzzTyped(f *testing.F) {
 		`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":1,"resources":{"limits":{"cpu":"x"}}}]}}`,
 		`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","spec":{"versions":[{"schema":{"openAPIV3Schema":{"default":{},"enum":[1]}}}]}}`,
 		`{"apiVersion":"batch/v1","kind":"CronJob","spec":{"jobTemplate":{"spec":{"template":null,"parallelism":1e3}}},"status":[]}`,
+		`{"apiVersion":"batch/v1","kind":"CronJob","spec":{"jobTemplate":{"spec":{"template":null,"parallelism":0e0,"backoffLimit":1e3}}}}`,
 	} {
 		f.Add(seed)
 	}

@@ -134,6 +134,10 @@ func (c *comparison) list(path string, typ reflect.Type, value any) {
 
 func (c *comparison) whole(path string, typ reflect.Type, value any) {
 	number, is := value.(int64)
+	// 1e3 is sent as 1000.
+	if float, isFloat := value.(float64); isFloat && float == math.Trunc(float) && float >= math.MinInt64 && float < math.MaxInt64 {
+		number, is = int64(float), true
+	}
 	if !is {
 		c.wrong(path, "a whole number", value)
 		return
