@@ -26,7 +26,14 @@ func (d Applying) Remove(ctx context.Context, deployment Deployment) (apply.Resu
 
 // Health of what Previous lists.
 func (d Applying) Health(ctx context.Context, deployment Deployment) (apply.Health, error) {
-	return d.Applier.Health(ctx, bundleOf(deployment), deployment.Previous)
+	return healthOf(ctx, d.Applier, bundleOf(deployment), deployment)
+}
+
+func healthOf(ctx context.Context, applier *apply.Applier, bundle apply.Bundle, deployment Deployment) (apply.Health, error) {
+	if deployment.Recheck {
+		return applier.Recheck(ctx, bundle, deployment.Previous)
+	}
+	return applier.Health(ctx, bundle, deployment.Previous)
 }
 
 // Applied is the bundle as it was applied.

@@ -157,6 +157,8 @@ func (a *Agent) startLook(ctx context.Context, now time.Time) {
 	type look struct {
 		one        *unit
 		deployment Deployment
+		deadline   time.Time
+		late       bool // its time to become ready is over
 		health     apply.Health
 		err        error
 	}
@@ -164,7 +166,10 @@ func (a *Agent) startLook(ctx context.Context, now time.Time) {
 	updating := false
 	for _, one := range a.units {
 		if one.deployed && !one.busy && (a.watched(one) || a.drift.touched.Has(one.name)) {
-			looks = append(looks, &look{one: one, deployment: Deployment{Bundle: one.recorded.Bundle, Previous: one.recorded.Inventory}})
+			late := !one.healthy && now.After(one.deadline)
+			looks = append(looks, &look{one: one, deadline: one.deadline, late: late, deployment: Deployment{
+				Bundle: one.recorded.Bundle, Previous: one.recorded.Inventory, Recheck: late && one.base.reason != ReasonTimedOut,
+			}})
 			updating = updating || one.state != v1alpha1.StateFailed
 		}
 	}
@@ -183,8 +188,8 @@ func (a *Agent) startLook(ctx context.Context, now time.Time) {
 		return func() {
 			a.looking = false
 			for _, one := range looks {
-				if one.one.deployed && !one.one.busy {
-					a.seen(one.one, one.health, one.err)
+				if one.one.deployed && !one.one.busy && one.one.deadline.Equal(one.deadline) { // nothing was deployed meanwhile
+					a.seen(one.one, one.health, one.err, one.late)
 				}
 			}
 		}
@@ -196,14 +201,14 @@ func (a *Agent) watched(one *unit) bool {
 	return one.deployed && !one.healthy
 }
 
-// seen notes a bundle's health.
-func (a *Agent) seen(one *unit, health apply.Health, err error) {
+// seen notes a bundle's health; late is whether its time to become ready was over before that was asked for.
+func (a *Agent) seen(one *unit, health apply.Health, err error, late bool) {
 	now := a.now()
 	err = hide(err, one.secrets)
 	health.Problems = hideProblems(health.Problems, one.secrets)
 	if err != nil {
 		a.log.Debug("health is unknown", "stage", StageHealth, "bundle", one.name, "error", err)
-		if now.After(one.deadline) && one.state == v1alpha1.StateUpdating {
+		if late && one.state == v1alpha1.StateUpdating {
 			a.stand(one, standing{state: v1alpha1.StateFailed, reason: ReasonNotReady, message: err.Error(), objects: one.objects})
 		}
 		return
@@ -218,7 +223,7 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 	if wasHealthy && !one.healthy {
 		one.deadline = now.Add(timeoutOf(&one.recorded.Bundle)) // it was ready, and is given time again
 	}
-	judged := judge(one, health, now)
+	judged := judge(one, health, late)
 	a.stand(one, withDrift(judged, a.drift.findings[one.name]))
 	if judged.state == v1alpha1.StateFailed {
 		a.rollBack(one, judged.reason, judged.message, now)
@@ -234,14 +239,14 @@ func (a *Agent) seen(one *unit, health apply.Health, err error) {
 }
 
 // judge says how a deployed bundle stands by its health.
-func judge(one *unit, health apply.Health, now time.Time) standing {
+func judge(one *unit, health apply.Health, late bool) standing {
 	next := standing{objects: health.Total, ready: health.Ready, problems: health.Problems, message: describeHealth(health)}
 	switch {
 	case health.Ready >= health.Total && !health.Failed, !waits(one):
 		next.state, next.reason = v1alpha1.StateReady, ReasonReady
 	case health.Failed:
 		next.state, next.reason = v1alpha1.StateFailed, ReasonNotReady
-	case now.After(one.deadline):
+	case late:
 		next.state, next.reason = v1alpha1.StateFailed, ReasonTimedOut
 	default:
 		next.state, next.reason = v1alpha1.StateUpdating, ReasonReconciling

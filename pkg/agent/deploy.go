@@ -27,6 +27,8 @@ type Deployment struct {
 	// Record keeps, durably and before the first write to the cluster, what Deploy is going to touch, so that a crash
 	// orphans nothing. Nil in Remove, Health and Repair.
 	Record func(apply.Inventory) error
+	// Recheck asks Health to read anew what is not ready: the bundle is about to fail for it.
+	Recheck bool
 
 	secrets []string // texts that no error may show
 }
@@ -40,7 +42,8 @@ type Deployer interface {
 	// Remove takes the bundle away as its prune options say. The result's inventory is what is still there: not empty
 	// without an error means that deletion is under way.
 	Remove(ctx context.Context, deployment Deployment) (apply.Result, error)
-	// Health looks at what Deploy left, Previous. It is cheap: nothing is requested that is known already.
+	// Health looks at what Deploy left, Previous. It is cheap: nothing is requested that is known already, short of a
+	// Recheck.
 	Health(ctx context.Context, deployment Deployment) (apply.Health, error)
 	// Applied returns what Deploy brought to the cluster, object by object, to be compared with it.
 	Applied(ctx context.Context, deployment Deployment) (apply.Bundle, error)

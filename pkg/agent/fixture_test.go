@@ -328,6 +328,8 @@ type deployer struct {
 	applied []*unstructured.Unstructured // what releases consist of
 	slow    time.Duration                // an apply takes that long
 	broken  map[string]bool              // digests that never become ready
+	deaf    map[string]bool              // digests that are ready without the watch telling so
+	checks  int                          // rechecks
 	// failDigest are digests that cannot be applied.
 	failDigest map[string]error
 	texts      map[string][]string
@@ -337,7 +339,7 @@ type deployer struct {
 
 func newDeployer() *deployer {
 	return &deployer{
-		running: map[string]v1alpha1.TargetBundle{}, fail: map[string]error{}, unready: map[string]bool{}, broken: map[string]bool{}, texts: map[string][]string{},
+		running: map[string]v1alpha1.TargetBundle{}, fail: map[string]error{}, unready: map[string]bool{}, broken: map[string]bool{}, deaf: map[string]bool{}, texts: map[string][]string{},
 	}
 }
 
@@ -402,7 +404,10 @@ func (d *deployer) Health(_ context.Context, deployment agent.Deployment) (apply
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	health := apply.Health{Total: len(deployment.Previous), Ready: len(deployment.Previous)}
-	if d.unready[deployment.Bundle.Name] || d.broken[deployment.Bundle.Digest] {
+	if deployment.Recheck {
+		d.checks++
+	}
+	if d.unready[deployment.Bundle.Name] || d.broken[deployment.Bundle.Digest] || d.deaf[deployment.Bundle.Digest] && !deployment.Recheck {
 		health.Ready = 0
 		health.Problems = []v1alpha1.Problem{{Object: "v1 ConfigMap apps/x", Reason: "InProgress", Message: "not yet"}}
 	}

@@ -33,7 +33,7 @@ func (d Releasing) Remove(ctx context.Context, deployment Deployment) (apply.Res
 
 // Health of the release's objects.
 func (d Releasing) Health(ctx context.Context, deployment Deployment) (apply.Health, error) {
-	return d.Applier.Health(ctx, releaseOf(deployment).AsBundle(), deployment.Previous)
+	return healthOf(ctx, d.Applier, releaseOf(deployment).AsBundle(), deployment)
 }
 
 // Applied is what the release consists of.

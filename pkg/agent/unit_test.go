@@ -193,39 +193,39 @@ func TestJudge(t *testing.T) {
 	tests := []struct {
 		name   string
 		health apply.Health
-		now    time.Time
+		late   bool
 		state  v1alpha1.State
 		reason Reason
 		text   string
 	}{
-		{"ready", apply.Health{Ready: 2, Total: 2}, noon, v1alpha1.StateReady, ReasonReady, ""},
-		{"nothing to be ready", apply.Health{}, noon, v1alpha1.StateReady, ReasonReady, ""},
+		{"ready", apply.Health{Ready: 2, Total: 2}, false, v1alpha1.StateReady, ReasonReady, ""},
+		{"nothing to be ready", apply.Health{}, false, v1alpha1.StateReady, ReasonReady, ""},
 		{
 			"on its way",
 			apply.Health{Ready: 1, Total: 2, Problems: problems},
-			noon, v1alpha1.StateUpdating, ReasonReconciling,
+			false, v1alpha1.StateUpdating, ReasonReconciling,
 			"apps/v1 Deployment shop/web is InProgress: 0 of 1",
 		},
 		{
 			"more than one",
 			apply.Health{Ready: 0, Total: 3, Problems: problems},
-			noon, v1alpha1.StateUpdating, ReasonReconciling,
+			false, v1alpha1.StateUpdating, ReasonReconciling,
 			"apps/v1 Deployment shop/web is InProgress: 0 of 1 (and 2 more)",
 		},
-		{"too late", apply.Health{Ready: 1, Total: 2}, noon.Add(time.Hour), v1alpha1.StateFailed, ReasonTimedOut, ""},
-		{"failed", apply.Health{Ready: 1, Total: 2, Failed: true}, noon, v1alpha1.StateFailed, ReasonNotReady, ""},
+		{"too late", apply.Health{Ready: 1, Total: 2}, true, v1alpha1.StateFailed, ReasonTimedOut, ""},
+		{"failed", apply.Health{Ready: 1, Total: 2, Failed: true}, false, v1alpha1.StateFailed, ReasonNotReady, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			got := judge(&unit{deadline: noon.Add(time.Minute)}, test.health, test.now)
+			got := judge(&unit{}, test.health, test.late)
 			if got.state != test.state || got.reason != test.reason || got.message != test.text {
 				t.Errorf("judge = %s %s %q, want %s %s %q", got.state, got.reason, got.message, test.state, test.reason, test.text)
 			}
 			wait := false
-			heedless := &unit{deadline: noon.Add(time.Minute), recorded: &Record{}}
+			heedless := &unit{recorded: &Record{}}
 			heedless.recorded.Bundle.Health.Wait = &wait
-			got = judge(heedless, test.health, test.now)
+			got = judge(heedless, test.health, test.late)
 			if got.state != v1alpha1.StateReady || got.ready != test.health.Ready || got.objects != test.health.Total {
 				t.Errorf("judge without waiting = %s %d/%d", got.state, got.ready, got.objects)
 			}

@@ -205,6 +205,31 @@ func TestFailedVersionIsRolledBackWithoutRegistry(t *testing.T) {
 	})
 }
 
+// Before a version is given up for being late, what is not ready is read anew, once: the watch may be late itself.
+func TestLateWatchRollsNothingBack(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		good, heard, bad := withRollback(w.bundle("web", "1")), withRollback(w.bundle("web", "2")), withRollback(w.bundle("web", "3"))
+		w.deployer.deaf[heard.Digest], w.deployer.broken[bad.Digest] = true, true
+		w.publish(target(1, good))
+		w.run(func(a *agent.Agent) {
+			w.follow(a, target(2, heard))
+			w.expect("web", "Updating Reconciling", "2")
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			w.expect("web", "Ready Ready", "2")
+			w.follow(a, target(3, bad))
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			w.expect("web", "Failed RolledBack", "2")
+			w.deployer.set(func() {
+				if w.deployer.checks > 3 { // one for each time that a version was late, and that was rolled back to
+					t.Errorf("read anew %d times", w.deployer.checks)
+				}
+			})
+		}, trusting, every(time.Hour))
+	})
+}
+
 // What was ready once is not given up for a failure that comes later, nor is a first version.
 func TestNoRollbackWithoutReason(t *testing.T) {
 	bubble(t, func(_ *testing.T, w *world) {

@@ -172,12 +172,16 @@ func TestDefinitionAndResource(t *testing.T) {
 		t.Errorf("health before the status: %+v, %v", health, err)
 	}
 	boats := schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "boats"}
+	applier.Watched(schema.GroupKind{Group: "example.com", Kind: "Boat"}, true) // by a watch that says nothing
 	_, err = planetest.Admin(t, cluster).Resource(boats).Namespace("crd").Patch(t.Context(), "first", types.MergePatchType,
 		[]byte(`{"status":{"afloat":true}}`), metav1.PatchOptions{}, "status")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if health, err = applier.Health(t.Context(), bundle, result.Inventory); err != nil || health.Ready != 3 {
+	if health, err = applier.Health(t.Context(), bundle, result.Inventory); err != nil || health.Ready != 2 {
+		t.Errorf("health by the watch: %+v, %v", health, err)
+	}
+	if health, err = applier.Recheck(t.Context(), bundle, result.Inventory); err != nil || health.Ready != 3 {
 		t.Errorf("health after the status: %+v, %v", health, err)
 	}
 	removed, err := applier.Remove(t.Context(), bundle)

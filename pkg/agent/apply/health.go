@@ -83,6 +83,23 @@ func (a *Applier) Health(ctx context.Context, bundle Bundle, inventory Inventory
 	return health, nil
 }
 
+// Recheck is Health with all that is not ready read anew: for a verdict that costs something, since a watch may be late.
+func (a *Applier) Recheck(ctx context.Context, bundle Bundle, inventory Inventory) (Health, error) {
+	a.live.doubt(inventory)
+	return a.Health(ctx, bundle, inventory)
+}
+
+// doubt makes what is not ready unknown.
+func (t *table) doubt(refs []Ref) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, ref := range refs {
+		if e, ok := t.objects[ref.ID()]; ok && e.status != status.CurrentStatus {
+			e.judged = false
+		}
+	}
+}
+
 // unknown returns the refs whose table entry is missing, stale, or was judged by another rule.
 func (t *table) unknown(refs []Ref, options v1alpha1.Health) []Ref {
 	t.mu.RLock()
@@ -174,19 +191,20 @@ func (a *Applier) look(ctx context.Context, client *client, bundle Bundle, refs 
 // looked notes the health of an object that was read; nil when it is not there.
 func (t *table) looked(ref Ref, object *unstructured.Unstructured, bundle Bundle, checks *health.Rules) {
 	rule := criterionFor(bundle.Options.Health, ref)
-	state, message, print, version := status.NotFoundStatus, "is not there", uint64(0), uint64(0)
+	state, message, print, version := status.NotFoundStatus, "is not there", uint64(0), ""
 	if object != nil {
 		state, message = condition(checks, object, rule)
-		print, version = fingerprint(object), versionOf(object.GetResourceVersion())
+		print, version = fingerprint(object), object.GetResourceVersion()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(ref, bundle.Name)
-	if version != 0 && version < e.version {
-		return // a watch told more by now
+	if object == nil && e.print != 0 && t.watched[ref.ID().groupKind()] {
+		return // the watch saw it come meanwhile, or will tell that it went
 	}
-	e.print, e.version = print, version
-	t.setHealth(e, rule, state, message)
+	if t.newer(e, version, print) {
+		t.setHealth(e, rule, state, message)
+	}
 }
 
 // summarise is pure: counts, and the worst problems first.

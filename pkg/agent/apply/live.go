@@ -108,8 +108,23 @@ func (t *table) applied(live *unstructured.Unstructured, bundle Bundle, checks *
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(ref, bundle.Name)
-	e.expected, e.print, e.version = print, print, versionOf(live.GetResourceVersion())
-	t.setHealth(e, rule, state, message)
+	e.expected = print
+	if t.newer(e, live.GetResourceVersion(), print) {
+		t.setHealth(e, rule, state, message)
+	} else {
+		e.judged = e.judged && e.judgedBy == rule
+	}
+}
+
+// newer notes the fingerprint of an object at a resource version, unless something later is known of it: a watch may
+// tell of what comes after an answer before that answer is noted.
+func (t *table) newer(e *entry, resourceVersion string, print uint64) bool {
+	version := versionOf(resourceVersion)
+	if version != 0 && version < e.version {
+		return false
+	}
+	e.print, e.version = print, version
+	return true
 }
 
 func (t *table) entry(ref Ref, bundle string) *entry {
@@ -162,12 +177,7 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 	print := fingerprint(object)
 	bundle := object.GetLabels()[v1alpha1.LabelBundle]
 
-	t.mu.RLock()
-	var rule criterion
-	if e, ok := t.objects[ref.ID()]; ok {
-		rule = e.judgedBy
-	}
-	t.mu.RUnlock()
+	rule := t.rule(ref.ID())
 	var state status.Status
 	var message string
 	if whole {
@@ -181,22 +191,32 @@ func (a *Applier) Observe(object *unstructured.Unstructured, whole bool) Seen {
 		e = t.entry(ref, bundle)
 	}
 	seen := Seen{Bundle: e.bundle, Ref: e.ref}
-	version := versionOf(object.GetResourceVersion())
-	if version != 0 && version < e.version {
+	before := e.print
+	if !t.newer(e, object.GetResourceVersion(), print) {
 		return seen
 	}
-	e.version = version
-	if whole && (!e.judged || e.judgedBy == rule) {
+	switch {
+	case whole && e.judged && e.judgedBy != rule: // the rule changed meanwhile: it is read again
+		e.judged, seen.Health = false, true
+	case whole:
 		seen.Health = !e.judged || e.status != state || e.message != message
 		t.setHealth(e, rule, state, message)
-	}
-	if !whole && e.print == 0 && Plain(ref.ID().groupKind()) {
+	case before == 0 && Plain(ref.ID().groupKind()):
 		seen.Health = true // it is there again
 		t.setHealth(e, criterion{}, status.CurrentStatus, "")
 	}
-	e.print = print
 	seen.Drifted = e.expected != print
 	return seen
+}
+
+// rule is what the object was last judged by.
+func (t *table) rule(id ID) criterion {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if e, ok := t.objects[id]; ok {
+		return e.judgedBy
+	}
+	return criterion{}
 }
 
 // Vanished notes that a watch saw the object go, or leave the bundle, at that resource version. ok is false when it is
@@ -296,12 +316,14 @@ func (a *Applier) Expect(ctx context.Context, bundle Bundle, inventory Inventory
 	if err != nil {
 		return err
 	}
-	a.live.mu.Lock()
-	defer a.live.mu.Unlock()
+	t := a.live
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, ref := range inventory {
 		if seen, ok := there[ref.ID()]; ok {
-			e := a.live.entry(ref, bundle.Name)
-			e.expected, e.print, e.version = seen.print, seen.print, versionOf(seen.version)
+			e := t.entry(ref, bundle.Name)
+			e.expected = seen.print
+			t.newer(e, seen.version, seen.print)
 		}
 	}
 	return nil
