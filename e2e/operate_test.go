@@ -15,7 +15,7 @@ import (
 	"pinnace.dev/pinnace/e2e/harness"
 )
 
-// operated is a bundle of manifests that is rolled back when it is not ready within seconds.
+// operated is a bundle of manifests; its last lines are free.
 const operated = `apiVersion: pinnace.dev/v1alpha1
 kind: Bundle
 metadata: {name: %s}
@@ -45,7 +45,11 @@ spec:
 `, name, version, node)
 }
 
-const rollsBack = "  onFailure: rollback\n  health: {timeout: 10s}\n"
+// A bundle that is rolled back, and one that is so soon.
+const (
+	rollsBack = "  onFailure: rollback\n"
+	soon      = rollsBack + "  health: {timeout: 10s}\n"
+)
 
 // What people ask of an agent that runs: why, suspend, windows, rollback without a registry, standbys, events.
 func TestOperation(t *testing.T) {
@@ -65,9 +69,10 @@ func TestOperation(t *testing.T) {
 	for _, example := range []string{"clock", "sensors", "shop", "site", "telemetry"} {
 		ok(t, fleet.Remove("bundles/"+example))
 	}
+	const chart = "  helm: {chart: files}\n"
 	write(t, map[string]string{
 		"plain/pinnace.yaml": fmt.Sprintf(operated, "plain", rollsBack), "plain/web.yaml": workload("web", "1", true),
-		"chart/pinnace.yaml":             fmt.Sprintf(operated, "chart", rollsBack+"  helm: {chart: files}\n"),
+		"chart/pinnace.yaml":             fmt.Sprintf(operated, "chart", rollsBack+chart),
 		"chart/files/Chart.yaml":         "apiVersion: v2\nname: chart\nversion: 1.0.0\n",
 		"chart/files/values.yaml":        "{}\n",
 		"chart/files/templates/web.yaml": workload("released", "1", true),
@@ -130,7 +135,9 @@ func TestOperation(t *testing.T) {
 
 	t.Run("rolled back without a registry", func(t *testing.T) {
 		write(t, map[string]string{
-			"plain/web.yaml": workload("web", "3", false), "chart/files/templates/web.yaml": workload("released", "2", false),
+			"plain/pinnace.yaml": fmt.Sprintf(operated, "plain", soon), "plain/web.yaml": workload("web", "3", false),
+			"chart/pinnace.yaml":             fmt.Sprintf(operated, "chart", soon+chart),
+			"chart/files/templates/web.yaml": workload("released", "2", false),
 		})
 		ok(t, agent.WaitLog(ctx, "generation=4"))
 		ok(t, own.Stop())
@@ -147,7 +154,9 @@ func TestOperation(t *testing.T) {
 		say(t, agent, "RolledBack", "why", "plain")
 		ok(t, own.Start(ctx))
 		write(t, map[string]string{
-			"plain/web.yaml": workload("web", "4", true), "chart/files/templates/web.yaml": workload("released", "3", true),
+			"plain/pinnace.yaml": fmt.Sprintf(operated, "plain", rollsBack), "plain/web.yaml": workload("web", "4", true),
+			"chart/pinnace.yaml":             fmt.Sprintf(operated, "chart", rollsBack+chart),
+			"chart/files/templates/web.yaml": workload("released", "3", true),
 		})
 		ok(t, cluster.WaitReady(ctx, "chart", "keyed", "plain"))
 		wantImage(t, cluster, "chart", "released", "3")
