@@ -166,7 +166,9 @@ func (o Options) configuration() (*configuration.Configuration, error) {
 		// It must be a map of this type: distribution reads no other.
 		config.Storage["maintenance"] = configuration.Parameters{"readonly": map[any]any{"enabled": true}}
 	}
-	if o.Upstream != nil {
+	if o.Upstream == nil {
+		serveSmallBlobs(config)
+	} else {
 		config.Proxy = configuration.Proxy{
 			RemoteURL: o.Upstream.URL, Username: o.Upstream.Username, Password: o.Upstream.Password, TTL: &o.Upstream.TTL,
 		}
