@@ -1,12 +1,15 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 )
@@ -33,7 +36,7 @@ func ReadAll(ctx context.Context, repo Repository, desc ocispec.Descriptor, limi
 	if desc.Size < 0 || desc.Size > limit {
 		return nil, fmt.Errorf("read %s@%s: %w: %d bytes, at most %d are allowed", repo, desc.Digest, ErrTooLarge, desc.Size, limit)
 	}
-	if err := desc.Digest.Validate(); err != nil {
+	if err := validate(desc.Digest); err != nil {
 		return nil, fmt.Errorf("read from %s: %w: digest %q: %w", repo, ErrDamaged, desc.Digest, err)
 	}
 	reader, err := repo.Fetch(ctx, desc)
@@ -48,7 +51,7 @@ func readBounded(repo Repository, reader io.Reader, desc ocispec.Descriptor, lim
 	if desc.Size < 0 || desc.Size > limit {
 		return nil, fmt.Errorf("read %s@%s: %w: %d bytes, at most %d are allowed", repo, desc.Digest, ErrTooLarge, desc.Size, limit)
 	}
-	data, err := content.ReadAll(reader, desc)
+	data, err := readExactly(reader, desc)
 	if err != nil {
 		if damaged(err) {
 			err = fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -56,6 +59,41 @@ func readBounded(repo Repository, reader io.Reader, desc ocispec.Descriptor, lim
 		return nil, fmt.Errorf("read %s@%s: %w", repo, desc.Digest, err)
 	}
 	return data, nil
+}
+
+// maxFirstBuffer stops sizes that are announced and never sent from filling the memory; more is allocated as it comes.
+const maxFirstBuffer = 1 << 20
+
+// readExactly reads as many bytes as the descriptor says and checks their digest, as oras-go's content.ReadAll does.
+// That matches a regular expression with every digest, which takes longer than to hash a manifest.
+func readExactly(reader io.Reader, desc ocispec.Descriptor) ([]byte, error) {
+	if err := validate(desc.Digest); err != nil {
+		return nil, err
+	}
+	var buffer bytes.Buffer
+	buffer.Grow(int(min(desc.Size, maxFirstBuffer)) + bytes.MinRead)
+	if _, err := buffer.ReadFrom(io.LimitReader(reader, desc.Size+1)); err != nil {
+		return nil, err
+	}
+	data := buffer.Bytes()
+	switch {
+	case int64(len(data)) > desc.Size:
+		return nil, content.ErrTrailingData
+	case int64(len(data)) < desc.Size:
+		return nil, io.ErrUnexpectedEOF
+	case desc.Digest.Algorithm().FromBytes(data) != desc.Digest:
+		return nil, content.ErrMismatchedDigest
+	}
+	return data, nil
+}
+
+// validate is [digest.Digest.Validate], with a short way for the digests that nearly all are.
+func validate(d digest.Digest) error {
+	encoded, ok := strings.CutPrefix(string(d), string(digest.SHA256)+":")
+	if ok && len(encoded) == digest.SHA256.Size()*2 && strings.Trim(encoded, "0123456789abcdef") == "" {
+		return nil
+	}
+	return d.Validate()
 }
 
 // damaged says that what came is wrong, not that it didn't come whole because the connection was cut.

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"time"
 
 	"pinnace.dev/pinnace/hack/bench/figures"
 	"pinnace.dev/pinnace/pkg/oci"
@@ -80,27 +78,14 @@ func (b *bench) contest(ctx context.Context, c contest) (err error) {
 	if err != nil {
 		return err
 	}
-	ours, theirs, err := race(ctx, c, all, fromRegistry)
+	found, err := c.race(ctx, all, rounds, wall, fromRegistry)
 	if err != nil {
 		return err
 	}
-	figures.Report("verify_"+c.name+"_per_second", ours, "1/s")
-	figures.Report("verify_"+c.name+"_stock_per_second", theirs, "1/s")
-	figures.Report("verify_"+c.name+"_ratio", ours/theirs, "ratio")
-
-	if all, err = signedBy(ctx, oci.NewMemory(), signer); err != nil {
-		return err
-	}
-	inMemory, err := readBare(ctx, c, all, stock)
-	if err != nil {
-		return err
-	}
-	if ours, theirs, err = race(ctx, c, all, inMemory); err != nil {
-		return err
-	}
-	figures.Report("verify_"+c.name+"_in_process_per_second", ours, "1/s")
-	figures.Report("verify_"+c.name+"_in_process_ratio", ours/theirs, "ratio")
-	return nil
+	figures.Report("verify_"+c.name+"_per_second", found.ours, "1/s")
+	figures.Report("verify_"+c.name+"_stock_per_second", found.theirs, "1/s")
+	figures.Report("verify_"+c.name+"_ratio", found.ratio, "ratio")
+	return c.inProcess(ctx, signer, stock)
 }
 
 func signedBy(ctx context.Context, reg oci.Registry, signer *signing.Signer) ([]artifact, error) {
@@ -114,73 +99,6 @@ func signedBy(ctx context.Context, reg oci.Registry, signer *signing.Signer) ([]
 		}
 	}
 	return all, nil
-}
-
-// race verifies all artifacts in turns and returns the medians of verifications per second.
-func race(ctx context.Context, c contest, all []artifact, stock func(artifact) error) (ours, theirs float64, err error) {
-	var a, b []float64
-	for round := range rounds + 1 {
-		verifier, err := c.policy()
-		if err != nil {
-			return 0, 0, err
-		}
-		mine, err := perSecond(all, func(one artifact) error {
-			_, err := verifier.Verify(ctx, one.repo, one.name, one.desc)
-			return err
-		})
-		if err != nil {
-			return 0, 0, fmt.Errorf("ours: %w", err)
-		}
-		other, err := perSecond(all, stock)
-		if err != nil {
-			return 0, 0, fmt.Errorf("stock: %w", err)
-		}
-		if round > 0 { // the first one opens connections
-			a, b = append(a, mine), append(b, other)
-		}
-	}
-	return figures.Median(a), figures.Median(b), nil
-}
-
-func perSecond(all []artifact, verify func(artifact) error) (float64, error) {
-	started := time.Now()
-	for _, one := range all {
-		if err := verify(one); err != nil {
-			return 0, fmt.Errorf("%s: %w", one.reference(), err)
-		}
-	}
-	return float64(len(all)) / time.Since(started).Seconds(), nil
-}
-
-// readBare reads every signature beforehand, so that the stock library does nothing but verify.
-func readBare(ctx context.Context, c contest, all []artifact, stock *signingtest.Stock) (func(artifact) error, error) {
-	type bare struct{ payload, raw []byte }
-	kept := map[string]bare{}
-	for _, one := range all {
-		attached, err := oci.ListAttached(ctx, one.repo, one.desc)
-		if err != nil || len(attached) != 1 {
-			return nil, fmt.Errorf("%d signatures on %s: %w", len(attached), one.name, err)
-		}
-		manifest, _, err := oci.ReadManifest(ctx, one.repo, attached[0].Descriptor)
-		if err != nil {
-			return nil, err
-		}
-		payload, err := oci.ReadAll(ctx, one.repo, manifest.Layers[0], 1<<20)
-		if err != nil {
-			return nil, err
-		}
-		raw, err := base64.StdEncoding.DecodeString(manifest.Layers[0].Annotations["dev.cosignproject.cosign/signature"])
-		if err != nil {
-			return nil, err
-		}
-		kept[one.name] = bare{payload, raw}
-	}
-	return func(one artifact) error {
-		if c.format == evidence.FormatTag {
-			return stock.Signature(ctx, one.desc.Digest, kept[one.name].payload, kept[one.name].raw)
-		}
-		return stock.Bundle(one.desc.Digest, kept[one.name].payload)
-	}, nil
 }
 
 // requests counts what one verification asks of the registry: of an artifact that was not verified before, the most that

@@ -26,6 +26,28 @@ type bundled struct {
 	parsed *Statement
 }
 
+// entity is a bundle for one verification, its certificate and envelope decoded once: the library asks for them again
+// with every check.
+type entity struct {
+	*sigstorebundle.Bundle
+	material verify.VerificationContent
+	envelope verify.SignatureContent
+}
+
+func (e *entity) VerificationContent() (_ verify.VerificationContent, err error) {
+	if e.material == nil {
+		e.material, err = e.Bundle.VerificationContent()
+	}
+	return e.material, err
+}
+
+func (e *entity) SignatureContent() (_ verify.SignatureContent, err error) {
+	if e.envelope == nil {
+		e.envelope, err = e.Bundle.SignatureContent()
+	}
+	return e.envelope, err
+}
+
 func (b *bundled) keyless() bool {
 	if b.bundle == nil {
 		return false
@@ -94,7 +116,7 @@ func (b *bundled) byKey(_ context.Context, subject digest.Digest, key *Key) erro
 	if err != nil {
 		return err
 	}
-	if _, err := key.logged.Verify(b.bundle, policy); err != nil {
+	if _, err := key.logged.Verify(&entity{Bundle: b.bundle}, policy); err != nil {
 		return fmt.Errorf("%w: %w", ErrTransparency, err)
 	}
 	return nil
@@ -104,7 +126,7 @@ func (b *bundled) byCertificate(_ context.Context, subject digest.Digest, root *
 	if err := b.claims(subject); err != nil {
 		return Identity{}, err
 	}
-	if entries, err := b.bundle.TlogEntries(); root.transparency && (err != nil || len(entries) == 0) {
+	if root.transparency && len(b.bundle.GetVerificationMaterial().GetTlogEntries()) == 0 {
 		return Identity{}, fmt.Errorf("%w: no log entry", ErrTransparency)
 	}
 	// Who it must be is matched by whoever has the rule, which names patterns that must match the whole.
@@ -112,7 +134,7 @@ func (b *bundled) byCertificate(_ context.Context, subject digest.Digest, root *
 	if err != nil {
 		return Identity{}, err
 	}
-	result, err := root.verifier.Verify(b.bundle, policy)
+	result, err := root.verifier.Verify(&entity{Bundle: b.bundle}, policy)
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}

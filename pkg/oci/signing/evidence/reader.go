@@ -48,13 +48,13 @@ func (r *Reader) tagged(ctx context.Context, tag string) ([]*Proof, error) {
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := parseManifest(data)
+	layers, err := parseManifest(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s:%s: %w", r.repo, tag, err)
 	}
 	place := oci.Attached{Descriptor: desc, Tag: tag}
 	r.evidence = append(r.evidence, place)
-	return r.layers(FormatTag, place, manifest), nil
+	return r.proofs(FormatTag, place, layers), nil
 }
 
 // Referrers returns the signatures and attestations among the manifests that name the subject. One that cannot be read
@@ -97,9 +97,9 @@ func mayProve(artifactType string) bool {
 func (r *Reader) referrer(ctx context.Context, desc ocispec.Descriptor) ([]*Proof, error) {
 	place := oci.Attached{Descriptor: desc}
 	data, err := oci.ReadAll(ctx, r.repo, desc, oci.MaxManifest)
-	var manifest ocispec.Manifest
+	var layers []ocispec.Descriptor
 	if err == nil {
-		manifest, err = parseManifest(data)
+		layers, err = parseManifest(data)
 	}
 	if permanent(err) {
 		broken := &Proof{Format: FormatReferrer, Manifest: place, subject: r.subject.Digest, content: &signature{}, broken: err}
@@ -108,17 +108,17 @@ func (r *Reader) referrer(ctx context.Context, desc ocispec.Descriptor) ([]*Proo
 	if err != nil {
 		return nil, err
 	}
-	proofs := r.layers(FormatReferrer, place, manifest)
+	proofs := r.proofs(FormatReferrer, place, layers)
 	if len(proofs) > 0 {
 		r.evidence = append(r.evidence, place)
 	}
 	return proofs, nil
 }
 
-// layers turns the layers of cosign's own manifests into proofs.
-func (r *Reader) layers(format Format, place oci.Attached, manifest ocispec.Manifest) []*Proof {
+// proofs turns the layers of cosign's own manifests into proofs.
+func (r *Reader) proofs(format Format, place oci.Attached, layers []ocispec.Descriptor) []*Proof {
 	var proofs []*Proof
-	for _, layer := range manifest.Layers {
+	for _, layer := range layers {
 		if r.found++; r.found > MaxProofs {
 			break
 		}
@@ -139,14 +139,17 @@ func (r *Reader) layers(format Format, place oci.Attached, manifest ocispec.Mani
 	return proofs
 }
 
-// parseManifest reads a manifest of signatures. Docker's media type is taken too: cosign writes what the image has.
-func parseManifest(data []byte) (ocispec.Manifest, error) {
-	var manifest ocispec.Manifest
+// parseManifest returns the layers of a manifest of signatures. Docker's media type is taken too: cosign writes what the
+// image has.
+func parseManifest(data []byte) ([]ocispec.Descriptor, error) {
+	var manifest struct {
+		Layers []ocispec.Descriptor `json:"layers"`
+	}
 	if err := json.Unmarshal(data, &manifest); err != nil {
-		return manifest, fmt.Errorf("%w: %w", oci.ErrDamaged, err)
+		return nil, fmt.Errorf("%w: %w", oci.ErrDamaged, err)
 	}
 	if len(manifest.Layers) > MaxProofs {
-		return manifest, fmt.Errorf("%w: %d signatures, at most %d are read", oci.ErrTooLarge, len(manifest.Layers), MaxProofs)
+		return nil, fmt.Errorf("%w: %d signatures, at most %d are read", oci.ErrTooLarge, len(manifest.Layers), MaxProofs)
 	}
-	return manifest, nil
+	return manifest.Layers, nil
 }

@@ -31,6 +31,7 @@ type signature struct {
 
 	payload []byte
 	raw     []byte
+	usual   bool // the payload is the one that is made of the subject
 }
 
 func (s *signature) keyless() bool { return s.layer.Annotations[annotationCertificate] != "" }
@@ -45,8 +46,8 @@ func (s *signature) read(ctx context.Context) error {
 	if err != nil || len(raw) == 0 {
 		return fmt.Errorf("%w: no signature in base64 beside the payload", ErrBroken)
 	}
-	data := s.usual()
-	if data == nil {
+	data := s.made()
+	if s.usual = data != nil; !s.usual {
 		if data, err = oci.ReadAll(ctx, s.repo, s.layer, maxPayload); err != nil {
 			return err
 		}
@@ -55,9 +56,9 @@ func (s *signature) read(ctx context.Context) error {
 	return nil
 }
 
-// usual returns the payload when it is the one that Pinnace or cosign writes for this subject, in this repository and
+// made returns the payload when it is the one that Pinnace or cosign writes for this subject, in this repository and
 // without annotations: the layer's digest tells, and there is no need to ask for it. Nil when it is another.
-func (s *signature) usual() []byte {
+func (s *signature) made() []byte {
 	for _, name := range []string{"", s.repo.String()} {
 		data, err := Payload(s.subject, name, nil)
 		if err == nil && int64(len(data)) == s.layer.Size && digest.FromBytes(data) == s.layer.Digest {
@@ -97,6 +98,9 @@ func (s *signature) byKey(ctx context.Context, subject digest.Digest, key *Key) 
 
 // claims checks that what was signed speaks of the subject.
 func (s *signature) claims(subject digest.Digest) error {
+	if s.usual && subject == s.subject {
+		return nil
+	}
 	var claim payload.SimpleContainerImage
 	if err := json.Unmarshal(s.payload, &claim); err != nil {
 		return fmt.Errorf("%w: payload: %w", ErrBroken, err)

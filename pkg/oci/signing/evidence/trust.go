@@ -49,7 +49,7 @@ func NewKey(pem []byte, log *Root) (*Key, error) {
 		return key, nil
 	}
 	material := &keyed{TrustedMaterial: log.material, key: unexpiring{verifier}}
-	key.logged, err = verify.NewVerifier(material, verify.WithTransparencyLog(1), verify.WithNoObserverTimestamps())
+	key.logged, err = verify.NewVerifier(material, verify.WithTransparencyLog(1), verify.WithNoObserverTimestamps(), verify.WithoutStatementPredicate())
 	return key, err
 }
 
@@ -125,7 +125,8 @@ func NewRoot(data []byte, transparency bool) (*Root, error) {
 
 func newRoot(material root.TrustedMaterial, transparency bool) (*Root, error) {
 	r := &Root{material: material, transparency: transparency, certificates: len(material.CTLogs()) > 0}
-	var wanted []verify.VerifierOption
+	// What a statement says is read by whoever asks for it: predicates may have a few MiB.
+	wanted := []verify.VerifierOption{verify.WithoutStatementPredicate()}
 	if r.certificates {
 		wanted = append(wanted, verify.WithSignedCertificateTimestamps(1))
 	}
