@@ -49,6 +49,39 @@ func (e Endpoint) URL(path string) *url.URL {
 	return &url.URL{Scheme: scheme, Host: e.Host(), Path: "/v2/" + e.Name() + "/" + path}
 }
 
+// Location is where a response says that its upload goes on: on this registry, whatever it says. It is nil where it
+// doesn't say.
+func (e Endpoint) Location(resp *http.Response) (*url.URL, error) {
+	location := resp.Header.Get("Location")
+	if location == "" {
+		return nil, nil
+	}
+	next, err := resp.Request.URL.Parse(location)
+	if err != nil {
+		return nil, fmt.Errorf("upload's location %q: %w", location, err)
+	}
+	// Credentials go to this address: it must be the registry's own. Behind a proxy that ends TLS registries say http, and
+	// some leave the port out that is usual.
+	want := e.URL("")
+	next.Scheme = want.Scheme
+	if !strings.EqualFold(withPort(next), withPort(want)) {
+		return nil, fmt.Errorf("%w: the registry sends uploads to another host, %s", ErrUnauthorized, next.Host)
+	}
+	next.Host = want.Host
+	return next, nil
+}
+
+// withPort is a URL's host with its port, also where that is the scheme's own.
+func withPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	if u.Scheme == "http" {
+		return u.Host + ":80"
+	}
+	return u.Host + ":443"
+}
+
 // Do sends a request with the registry's credentials, for reading and writing the repository and for reading others
 // beside it that are named, relative to the host. The caller closes the response's body.
 func (e Endpoint) Do(req *http.Request, others ...string) (*http.Response, error) {

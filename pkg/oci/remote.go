@@ -134,6 +134,8 @@ type remoteRegistry struct {
 	// unlisted is until when (Unix seconds) the referrers API is known to be absent: not for ever, since registries
 	// are brought up to date, and proxies answer 404 for a while.
 	unlisted atomic.Int64
+	// piecemeal is until when (Unix seconds) the registry is known to want two requests for a blob.
+	piecemeal atomic.Int64
 }
 
 // unlistedFor is how long one answer is believed that a registry has no referrers API.
@@ -222,6 +224,9 @@ func (r *remoteRepository) Exists(ctx context.Context, desc ocispec.Descriptor) 
 func (r *remoteRepository) Push(ctx context.Context, desc ocispec.Descriptor, content []byte, tags ...string) error {
 	if err := checkContent(desc, content); err != nil {
 		return err
+	}
+	if len(tags) == 0 && !IsManifest(desc.MediaType) {
+		return r.classify(string(desc.Digest), r.pushBlob(ctx, desc, content))
 	}
 	if len(tags) == 0 {
 		return r.classify(string(desc.Digest), r.Repository.Push(ctx, desc, bytes.NewReader(content)))

@@ -1,10 +1,10 @@
 // Package registry is the embedded OCI registry: for trying out, for tests, and for a site that has none of its own.
 //
 // It is distribution/v3, run as a library on a folder: persistent, with deletion, notifications, TLS, users of its own
-// or tokens of others, and, where a link exists, what an upstream registry has. It takes an index of which not every
-// platform is mirrored. There is no referrers API; clients fall back to the referrers tag by themselves. What nothing
-// refers to is collected while it runs. [Serve] runs one until its context ends; [Start] runs one that the caller stops;
-// [New] is the bare HTTP handler; [Collect] cleans a folder that none serves.
+// or tokens of others, and, where a link exists, what an upstream registry has. It takes a blob with one request, and an
+// index of which not every platform is mirrored. There is no referrers API; clients fall back to the referrers tag by
+// themselves. What nothing refers to is collected while it runs. [Serve] runs one until its context ends; [Start] runs
+// one that the caller stops; [New] is the bare HTTP handler; [Collect] cleans a folder that none serves.
 package registry
 
 import (
@@ -122,7 +122,7 @@ func New(opts Options) (handler *Handler, err error) {
 		}
 	}()
 	app := handlers.NewApp(context.Background(), config)
-	h := &Handler{Handler: logged(opts.Log, app), app: app, staging: staging, stop: func() {}}
+	h := &Handler{Handler: logged(opts.Log, whole{app}), app: app, staging: staging, stop: func() {}}
 	if opts.CollectEvery > 0 {
 		guard := newGuard(h.Handler, opts.grace())
 		h.Handler, h.stop = guard, startCollecting(opts, guard)

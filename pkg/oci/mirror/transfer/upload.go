@@ -37,10 +37,14 @@ type upload struct {
 	highest     int64        // that was ever sent
 	reported    atomic.Int64 // to OnBytes
 	checkpoints []checkpoint
+	chunkSize   int64 // as asked for, or more where the registry takes nothing less
 }
 
 // keptCheckpoints is how far back a registry that lost its last bytes can be met.
 const keptCheckpoints = 3
+
+// maxLeastChunk bounds what a registry may ask for as its smallest chunk: a chunk is what a cut may cost.
+const maxLeastChunk = 64 << 20
 
 // errLost says that the registry knows the upload no more.
 var errLost = errors.New("the registry lost the upload")
@@ -48,7 +52,7 @@ var errLost = errors.New("the registry lost the upload")
 func (u *upload) key() string { return journalKey(u.repository.String(), u.desc.Digest) }
 
 func (u *upload) run(ctx context.Context, mountFrom []string) error {
-	u.result.Action = Copied
+	u.result.Action, u.chunkSize = Copied, int64(u.engine.opts.Chunk)
 	resumed := u.resume(ctx)
 	for attempt := 0; ; attempt++ {
 		if !resumed {
@@ -86,7 +90,7 @@ func (u *upload) resume(ctx context.Context) bool {
 	if err != nil || location.Host != u.to.URL("").Host {
 		return false
 	}
-	u.location, u.checkpoints = location, record.Checkpoints
+	u.location, u.checkpoints, u.chunkSize = location, record.Checkpoints, max(u.chunkSize, record.ChunkSize)
 	if err := u.status(ctx); err != nil {
 		u.location, u.checkpoints = nil, nil
 		return false
@@ -122,6 +126,8 @@ func (u *upload) begin(ctx context.Context, mountFrom []string) (mounted bool, e
 				u.cancel(ctx)
 				continue
 			}
+			least, _ := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64) // most registries say nothing
+			u.chunkSize = max(u.chunkSize, min(least, maxLeastChunk))
 			return false, nil
 		}
 		if i < len(mountFrom) {
@@ -161,7 +167,7 @@ func (u *upload) stream(ctx context.Context) error {
 		return err
 	}
 	defer func() { u.result.Cuts += body.close() }()
-	if u.offset == 0 && u.desc.Size <= int64(u.engine.opts.Chunk) {
+	if u.offset == 0 && u.desc.Size <= u.chunkSize {
 		return u.finish(ctx, body)
 	}
 	for u.offset < u.desc.Size {
@@ -266,12 +272,12 @@ func (u *upload) remember(sum hash.Hash) {
 	}
 	u.checkpoints = append(u.checkpoints, checkpoint{Offset: u.offset, Hash: data})
 	u.checkpoints = u.checkpoints[max(0, len(u.checkpoints)-keptCheckpoints):]
-	u.engine.opts.Journal.setSession(sessionRecord{Key: u.key(), Location: u.location.String(), Checkpoints: slices.Clone(u.checkpoints)})
+	u.engine.opts.Journal.setSession(sessionRecord{Key: u.key(), Location: u.location.String(), ChunkSize: u.chunkSize, Checkpoints: slices.Clone(u.checkpoints)})
 }
 
 // chunk sends the next piece.
 func (u *upload) chunk(ctx context.Context, body *blobBody) error {
-	end := min(u.offset+int64(u.engine.opts.Chunk), u.desc.Size)
+	end := min(u.offset+u.chunkSize, u.desc.Size)
 	resp, err := u.request(ctx, http.MethodPatch, u.location, http.Header{ //nolint:bodyclose // accepted closes it
 		"Content-Type":  {"application/octet-stream"},
 		"Content-Range": {fmt.Sprintf("%d-%d", u.offset, end-1)},
@@ -431,20 +437,10 @@ func (u *upload) cancel(ctx context.Context) {
 
 // moved takes the address for the next request.
 func (u *upload) moved(resp *http.Response) error {
-	location := resp.Header.Get("Location")
-	if location == "" {
-		return nil
+	next, err := u.to.Location(resp)
+	if err != nil || next == nil {
+		return err
 	}
-	next, err := resp.Request.URL.Parse(location)
-	if err != nil {
-		return fmt.Errorf("upload's location %q: %w", location, err)
-	}
-	// Credentials go to this address: it must be the registry's own.
-	want := u.to.URL("")
-	if next.Host != want.Host {
-		return fmt.Errorf("%w: the registry sends uploads to another host, %s", oci.ErrUnauthorized, next.Host)
-	}
-	next.Scheme = want.Scheme // behind a proxy that ends TLS registries say http
 	u.location = next
 	return nil
 }
