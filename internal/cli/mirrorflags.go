@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,13 +84,18 @@ func (f *mirrorSelection) key() string {
 type mirrorTransfer struct {
 	jobs   int
 	rate   string
+	chunk  string
 	window string
 }
+
+// minChunk keeps chunks from costing more requests than bytes.
+const minChunk = 64 << 10
 
 func (f *mirrorTransfer) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.IntVar(&f.jobs, "jobs", transfer.DefaultJobs, "transfers at the same time, at most; fewer run where more don't help")
 	flags.StringVar(&f.rate, "limit-rate", "", "bytes per second of all transfers together, such as 2MiB/s; unlimited when empty")
+	flags.StringVar(&f.chunk, "chunk-size", "16MiB", "bytes in one piece: what a cut, or a kill, costs each transfer at most; smaller over thin links")
 	flags.StringVar(&f.window, "window", "", "time of the day in which transfers may run, such as 22:00-06:00; always when empty")
 }
 
@@ -104,6 +110,11 @@ func (f *mirrorTransfer) options() (transfer.Options, error) {
 			return opts, usagef("--limit-rate %q: write bytes per second, such as 2MiB/s", f.rate)
 		}
 	}
+	chunk, err := parseBytes(f.chunk)
+	if err != nil || chunk < minChunk || chunk > math.MaxInt32 {
+		return opts, usagef("--chunk-size %q: write a size from 64KiB to 2GB, such as 1MiB", f.chunk)
+	}
+	opts.Chunk = int(chunk)
 	if opts.Window, err = transfer.ParseWindow(f.window); err != nil {
 		return opts, usagef("--window: %w", err)
 	}

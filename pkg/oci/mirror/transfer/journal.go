@@ -35,6 +35,7 @@ type record struct {
 type sessionRecord struct {
 	Key         string       `json:"key"`
 	Location    string       `json:"location"`
+	ChunkSize   int64        `json:"chunkSize,omitempty"`
 	Checkpoints []checkpoint `json:"checkpoints"` // oldest first
 }
 

@@ -53,7 +53,7 @@ func (e *Engine) ToFile(ctx context.Context, from oci.Repository, desc ocispec.D
 		if err := e.open(ctx); err != nil {
 			return result, err
 		}
-		piece := buffer[:min(int64(len(buffer)), desc.Size-done)]
+		piece := buffer[:min(int64(len(buffer)), int64(e.opts.Chunk), desc.Size-done)]
 		if _, err := io.ReadFull(in, piece); err != nil {
 			return result, err
 		}

@@ -61,6 +61,8 @@ type Engine struct {
 	limiter *rate.Limiter
 	gate    *gate
 	buffers sync.Pool
+	now     func() time.Time                                 // by which the window opens and closes
+	wait    func(ctx context.Context, d time.Duration) error // until it opens
 }
 
 // New returns an engine.
@@ -72,7 +74,7 @@ func New(opts Options) *Engine {
 	if opts.OnBytes == nil {
 		opts.OnBytes = func(int64) {}
 	}
-	e := &Engine{opts: opts, gate: newGate(opts.Jobs)}
+	e := &Engine{opts: opts, gate: newGate(opts.Jobs), now: time.Now, wait: sleep}
 	if opts.Rate > 0 {
 		e.limiter = rate.NewLimiter(rate.Limit(opts.Rate), int(max(min(opts.Rate, readStep), 1)))
 	}
@@ -148,14 +150,15 @@ func (e *Engine) blobIntoStore(ctx context.Context, from, to oci.Repository, des
 
 // open waits until the window is open.
 func (e *Engine) open(ctx context.Context) error {
-	wait := e.opts.Window.Wait(time.Now())
+	now := e.now()
+	wait := e.opts.Window.Wait(now)
 	if wait <= 0 {
 		return nil
 	}
 	if e.opts.OnWait != nil {
-		e.opts.OnWait(time.Now().Add(wait))
+		e.opts.OnWait(now.Add(wait))
 	}
-	return sleep(ctx, wait)
+	return e.wait(ctx, wait)
 }
 
 // pause waits before another try: as long as the registry asked, or longer each time.
