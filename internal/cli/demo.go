@@ -138,16 +138,17 @@ type demoScreen struct {
 
 	ready   bool
 	verdict string
-	shown   time.Time
+	shown   time.Time // the newest note that was shown
+	worked  time.Time // when it was last shown how far something is
 }
 
 func newDemoScreen(s *session, d *demo.Demo, opts demoOptions) *demoScreen {
-	return &demoScreen{session: s, demo: d, opts: opts, draws: isTerminal(s.Out) && s.logFormat == "text" && !s.quiet && !opts.once}
+	return &demoScreen{session: s, demo: d, opts: opts, worked: time.Now(), draws: isTerminal(s.Out) && s.logFormat == "text" && !s.quiet && !opts.once}
 }
 
-// every is the pause between two looks.
+// every is the pause between two pictures; large ones take a while to be drawn.
 func (d *demoScreen) every() time.Duration {
-	return max(300*time.Millisecond, time.Duration(d.opts.clusters)*500*time.Microsecond)
+	return max(300*time.Millisecond, time.Duration(d.opts.clusters)*100*time.Microsecond)
 }
 
 const (
@@ -159,7 +160,9 @@ const (
 )
 
 func (d *demoScreen) show(snapshot demo.Snapshot) bool {
-	d.verdict = snapshot.Summary.Verdict
+	if d.verdict = snapshot.Summary.Verdict; snapshot.Work.Stage != "" {
+		d.verdict = strings.TrimPrefix(d.verdict+"; ", "; ") + workLine(snapshot.Work, time.Now())
+	}
 	if snapshot.Converged > 0 {
 		d.ready = true
 	}
@@ -170,6 +173,11 @@ func (d *demoScreen) show(snapshot demo.Snapshot) bool {
 	for _, note := range fresh(snapshot.Notes, d.shown) {
 		d.session.message(markDoing, "%s", note.Text)
 		d.shown = note.At
+	}
+	if now := time.Now(); now.Sub(d.worked) >= reportEvery {
+		if d.worked = now; snapshot.Work.Stage != "" {
+			d.session.message(markDoing, "%s", workLine(snapshot.Work, now))
+		}
 	}
 	if d.opts.once && d.ready {
 		d.session.message(markDone, "%s, %s after the publish", snapshot.Summary.Verdict, snapshot.Converged.Round(100*time.Millisecond))

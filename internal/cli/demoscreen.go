@@ -30,8 +30,12 @@ func terminalSize(w io.Writer) (width, height int) {
 func demoLines(snapshot demo.Snapshot, d *demo.Demo, width, height int) []string {
 	head := []string{
 		bold(fmt.Sprintf("Pinnace demo · %d clusters · registry %s", len(d.Agents), d.Prefix)), "",
-		verdictOf(snapshot), "",
+		verdictOf(snapshot),
 	}
+	if snapshot.Work.Stage != "" {
+		head = append(head, "  "+workLine(snapshot.Work, time.Now()))
+	}
+	head = append(head, "")
 	for _, rollout := range snapshot.Rollouts {
 		head = append(head, ladderLine(rollout))
 		if message := rollout.Gate.Message; message != "" {
@@ -70,6 +74,15 @@ func noteLines(note demo.Note, width int) []string {
 		lines[last] += " " + word
 	}
 	return lines
+}
+
+// workLine says how far something is that takes a while, and when it will be over.
+func workLine(work demo.Work, now time.Time) string {
+	line := pace{name: work.Stage, started: work.Started}.line(work.Event, now)
+	if work.Stage == demo.StageAgents {
+		return line
+	}
+	return "publishing: " + line
 }
 
 func verdictOf(snapshot demo.Snapshot) string {

@@ -31,8 +31,7 @@ type Options struct {
 	Fail    float64
 	// Dir keeps the fleet repository and the keys; it must be absent or empty.
 	Dir string
-	// Interval between an agent's polls; by the number of clusters when zero. Heartbeat of reports; 3s when zero, for
-	// up to a few hundred clusters.
+	// Interval between an agent's polls, and Heartbeat of reports; by the number of clusters when zero.
 	Interval, Heartbeat time.Duration
 	// Strategy replaces the rollout strategy, as lines of pinnace.yaml's spec; a line break alone means none.
 	Strategy string
@@ -40,8 +39,6 @@ type Options struct {
 	RegistryAddr string
 	// Sign is between the agents and their keys; nothing when nil.
 	Sign func(cluster string, signer agent.EnvelopeSigner) agent.EnvelopeSigner
-	// Progress receives the steps of publishes; may be nil.
-	Progress func(publish.Event)
 	// Spread is over which time agents start; a few seconds when zero.
 	Spread time.Duration
 	// Log receives what goes on; nothing when nil.
@@ -58,12 +55,14 @@ const (
 	// connections are what all agents share: each of a real fleet has its own, and thousands in one process would run
 	// out of file descriptors when all of them have something to fetch.
 	connections = 128
-	// startTogether agents take their first target at the same time; one that doesn't in startPatience lets others go on.
-	startTogether = 64
+	// startPerCore agents take their first target at the same time; one that doesn't in startPatience lets others go on.
+	startPerCore  = 16
 	startPatience = 10 * time.Second
 	startTick     = 50 * time.Millisecond
-	// manyClusters is from where on agents take their time: one process holds them all.
-	manyClusters = 200
+	// manyClusters is from where on agents take their time: one process holds them all. A report costs half a dozen
+	// requests.
+	manyClusters  = 200
+	reportSpacing = 24 * time.Millisecond
 )
 
 func (o *Options) setDefaults() {
@@ -77,7 +76,7 @@ func (o *Options) setDefaults() {
 	if o.Heartbeat <= 0 {
 		o.Heartbeat = 3 * time.Second
 		if o.Clusters > manyClusters {
-			o.Heartbeat = time.Minute
+			o.Heartbeat = max(time.Minute, time.Duration(o.Clusters)*reportSpacing)
 		}
 	}
 	if o.Log == nil {
@@ -108,9 +107,14 @@ type Demo struct {
 	server *registry.Server
 	pool   *simulate.Pool
 
-	mu     sync.Mutex
-	notes  []Note
 	byName map[string]*simulate.Agent
+
+	mu    sync.Mutex
+	notes []Note
+	work  Work // of a publish
+	// publishedAt is when the last publish ended, startedAt when agents began to start; allUp that they all did.
+	publishedAt, startedAt time.Time
+	allUp                  bool
 }
 
 // Note is something that happened.
@@ -226,10 +230,12 @@ func (d *Demo) Close() error {
 
 // Publish publishes the fleet as it stands in its folder.
 func (d *Demo) Publish(ctx context.Context) (publish.Result, error) {
-	return publish.Publish(ctx, publish.Options{
+	result, err := publish.Publish(ctx, publish.Options{
 		LoadOptions: publish.LoadOptions{Fleet: d.Fleet, CacheDir: filepath.Join(d.Dir, "cache"), OCI: oci.Options{PlainHTTP: true}},
-		Registry:    d.Prefix, Signer: d.Signer, Jobs: 4 * runtime.GOMAXPROCS(0), Progress: d.Progress,
+		Registry:    d.Prefix, Signer: d.Signer, Jobs: 4 * runtime.GOMAXPROCS(0), Progress: d.progress,
 	})
+	d.published(err)
+	return result, err
 }
 
 // RunAgents runs every agent until ctx ends. They start spread over one interval, as those of a real fleet do, but no
@@ -242,8 +248,9 @@ func (d *Demo) RunAgents(ctx context.Context) error {
 		spread = min(d.Interval, time.Duration(len(d.Agents))*2*time.Millisecond)
 	}
 	spread /= time.Duration(len(d.Agents))
-	starting := make(chan struct{}, startTogether)
+	starting := make(chan struct{}, startPerCore*runtime.GOMAXPROCS(0))
 	started := time.Now()
+	d.starts()
 	for i, one := range d.Agents {
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,24 +20,34 @@ type Snapshot struct {
 	Summary  status.Summary
 	Rollouts []gates.Result
 	Notes    []Note
-	// Converged is how long the newest publication took to be ready everywhere; zero while it is not.
+	// Work is what is under way.
+	Work Work
+	// Converged is how long after its publish the newest publication was ready everywhere; zero while it is not.
 	Converged time.Duration
-	// Since is when the newest publication, or the last command, began.
-	Since time.Time
 }
+
+// restAfterLook is how many times as long as a look at all reports took it rests before the next: looking shares the
+// machine with what it looks at.
+const restAfterLook = 3
 
 // Run publishes the fleet, runs its agents, steps its rollouts, and shows how it stands every so often, until ctx ends
 // or show says so.
 func (d *Demo) Run(ctx context.Context, every time.Duration, show func(Snapshot) (goOn bool)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	result, err := d.Publish(ctx)
-	if err != nil {
-		return err
-	}
-	d.note("published: %d bundles to %d clusters", len(result.Bundles), len(result.Targets))
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.RunAgents(ctx) })
+	group.Go(func() error {
+		started := time.Now()
+		result, err := d.Publish(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // nobody waits for it any more
+			}
+			return err
+		}
+		d.note("published: %d bundles to %d clusters in %s", len(result.Bundles), len(result.Targets), tenth(time.Since(started)))
+		return d.RunAgents(ctx)
+	})
 	group.Go(func() error {
 		defer cancel()
 		return d.watch(ctx, every, show)
@@ -44,35 +55,71 @@ func (d *Demo) Run(ctx context.Context, every time.Duration, show func(Snapshot)
 	return group.Wait()
 }
 
-// watch looks at the fleet, again and again.
+func tenth(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) }
+
+// looked is what a look found.
+type looked struct {
+	summary  status.Summary
+	rollouts []gates.Result
+	took     time.Duration
+	err      error
+}
+
+// watch shows the fleet, again and again, and looks at it beside that, for a large one takes seconds to be read.
 func (d *Demo) watch(ctx context.Context, every time.Duration, show func(Snapshot) bool) error {
-	cache := &status.Reader{Registry: d.Registry, Cache: status.OpenCache("")}
+	reader := &status.Reader{Registry: d.Registry, Cache: status.OpenCache("")}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var snapshot Snapshot
-	snapshot.Since = time.Now()
-	var publication int64
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looks := make(chan looked, 1)
+	var (
+		snapshot Snapshot
+		next     time.Time // when to look again
+		busy     bool
+	)
 	for {
-		if err := d.look(ctx, cache, &snapshot); err != nil && ctx.Err() == nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if snapshot.Summary.Publication != publication {
-			publication, snapshot.Since, snapshot.Converged = snapshot.Summary.Publication, time.Now(), 0
-		}
-		if snapshot.Converged == 0 && snapshot.Summary.Ready && settled(snapshot.Rollouts) {
-			snapshot.Converged = time.Since(snapshot.Since)
-		}
-		if !show(snapshot) {
-			return nil
+		if now := time.Now(); !busy && !now.Before(next) {
+			busy = true
+			looking.Go(func() {
+				found := d.look(ctx, reader)
+				found.took = time.Since(now)
+				looks <- found
+			})
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case found := <-looks:
+			if ctx.Err() != nil {
+				return nil
+			}
+			if found.err != nil {
+				return found.err
+			}
+			busy, next = false, time.Now().Add(max(every, restAfterLook*found.took))
+			d.take(&snapshot, found)
 		case <-tick.C:
 		}
+		before := snapshot.Work.Stage
+		if snapshot.Work, snapshot.Notes = d.working(), d.Notes(); before != "" && snapshot.Work.Stage == "" {
+			next = time.Time{} // what was waited for is over
+		}
+		if !show(snapshot) {
+			return nil
+		}
+	}
+}
+
+// take brings what a look found into the snapshot.
+func (d *Demo) take(snapshot *Snapshot, found looked) {
+	if found.summary.Publication != snapshot.Summary.Publication {
+		snapshot.Converged = 0
+	}
+	snapshot.Summary, snapshot.Rollouts = found.summary, found.rollouts
+	publishing, last := d.publishing()
+	if snapshot.Converged == 0 && !publishing && snapshot.Summary.Ready && settled(snapshot.Rollouts) {
+		snapshot.Converged = time.Since(last)
 	}
 }
 
@@ -85,22 +132,21 @@ func settled(rollouts []gates.Result) bool {
 	return true
 }
 
-// look reads the reports once, and moves every rollout on by them.
-func (d *Demo) look(ctx context.Context, reader *status.Reader, snapshot *Snapshot) error {
+// look reads the reports once, and moves every rollout on by them. Before the first publish it finds nothing.
+func (d *Demo) look(ctx context.Context, reader *status.Reader) (found looked) {
 	index, _, err := publish.ReadIndex(ctx, d.Registry, d.Verifier)
 	if errors.Is(err, oci.ErrNotFound) {
-		return nil
+		return looked{}
 	}
 	if err != nil {
-		return err
+		return looked{err: err}
 	}
 	reports, err := reader.Read(ctx, index)
 	if err != nil {
-		return err
+		return looked{err: err}
 	}
 	now := time.Now()
-	snapshot.Summary = status.Summarise(index, status.JudgeAll(index, reports, status.Options{Now: now, UnseenAfter: d.UnseenAfter()}))
-	snapshot.Rollouts = snapshot.Rollouts[:0:0]
+	found.summary = status.Summarise(index, status.JudgeAll(index, reports, status.Options{Now: now, UnseenAfter: d.UnseenAfter()}))
 	for _, name := range gates.Names(index) {
 		result, err := gates.Step(ctx, name, gates.Options{
 			Registry: d.Registry, Verifier: d.Verifier, Signer: d.Signer, Index: index, Reports: reports, Now: now,
@@ -109,13 +155,12 @@ func (d *Demo) look(ctx context.Context, reader *status.Reader, snapshot *Snapsh
 			continue // somebody steps in a second terminal
 		}
 		if err != nil {
-			return err
+			return looked{err: err}
 		}
 		d.noteGate(name, result)
-		snapshot.Rollouts = append(snapshot.Rollouts, result)
+		found.rollouts = append(found.rollouts, result)
 	}
-	snapshot.Notes = d.Notes()
-	return nil
+	return found
 }
 
 // noteGate tells what a step said.
