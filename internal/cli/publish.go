@@ -18,7 +18,7 @@ type publishOptions struct {
 	registry registryFlags
 	prefix   string
 	signFlags
-	previous   previousKeys
+	previous   previousFlags
 	sealKey    string
 	allowPrune bool
 	dryRun     bool
@@ -46,7 +46,8 @@ published, and the exit code is 3. What a range of a chart's versions meant stay
 
 A publish that would remove more than half of what a cluster runs is refused without --allow-prune.
 
-The key may change: with --previous-key, what the key before signed goes on, and is signed by the new one too.
+The key may change: with --previous-key, what the key before signed goes on, and is signed by the new one too. Where an
+identity signed before, --previous-policy names it.
 
 Git repositories are read with the credentials of git and ssh, or with PINNACE_GIT_TOKEN and PINNACE_GIT_HOST.`,
 		Example: `  # A fleet repository on disk
@@ -84,7 +85,7 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	if err != nil {
 		return err
 	}
-	previous, err := opts.previous.read()
+	previousKeys, previousPolicy, err := opts.previous.read(s)
 	if err != nil {
 		return err
 	}
@@ -96,15 +97,16 @@ func runPublish(ctx context.Context, s *session, opts publishOptions) error {
 	progress := newProgress(s)
 	from.Reading = progress.step
 	result, err := publish.Publish(ctx, publish.Options{
-		LoadOptions:  from,
-		Registry:     opts.prefix,
-		Signer:       signer,
-		PreviousKeys: previous,
-		SealKey:      identify,
-		AllowPrune:   opts.allowPrune,
-		DryRun:       opts.dryRun,
-		Jobs:         opts.jobs,
-		Progress:     progress.step,
+		LoadOptions:    from,
+		Registry:       opts.prefix,
+		Signer:         signer,
+		PreviousKeys:   previousKeys,
+		PreviousPolicy: previousPolicy,
+		SealKey:        identify,
+		AllowPrune:     opts.allowPrune,
+		DryRun:         opts.dryRun,
+		Jobs:           opts.jobs,
+		Progress:       progress.step,
 	})
 	progress.end()
 	return s.published(result, err, opts.output)
@@ -151,9 +153,9 @@ func (s *session) publishSummary(result publish.Result) {
 	s.message(markDone, "%s: fleet %s, publication %d on %s; bundles: %s; targets: %s",
 		done, result.Fleet, result.Publication, result.Registry, tally(bundles), tally(targets))
 	if again := result.SignedAgain; again > 0 && result.DryRun {
-		s.message(markDone, "would sign again what an earlier key signed: %s", count(again, "artifact"))
+		s.message(markDone, "would sign again what an earlier signer signed: %s", count(again, "artifact"))
 	} else if again > 0 {
-		s.message(markDone, "signed again what an earlier key signed: %s; where agents trust this key, they need the earlier one no more", count(again, "artifact"))
+		s.message(markDone, "signed again what an earlier signer signed: %s; where agents trust the new one, they need the earlier one no more", count(again, "artifact"))
 	}
 	if result.Pruned != nil {
 		s.message(markDone, "removed what is older than the history that is kept: %s", pruned(*result.Pruned))

@@ -15,7 +15,7 @@ type rollbackOptions struct {
 	registry registryFlags
 	prefix   string
 	signFlags
-	previous   previousKeys
+	previous   previousFlags
 	to         int64
 	clusters   []string
 	allowPrune bool
@@ -74,14 +74,14 @@ func runRollback(ctx context.Context, s *session, opts rollbackOptions) error {
 	if err != nil {
 		return err
 	}
-	previous, err := opts.previous.read()
+	previousKeys, previousPolicy, err := opts.previous.read(s)
 	if err != nil {
 		return err
 	}
 	progress := newProgress(s)
 	result, err := publish.Rollback(ctx, registry, publish.RollbackOptions{
 		Options: publish.Options{
-			Signer: signer, PreviousKeys: previous, AllowPrune: opts.allowPrune, DryRun: opts.dryRun, Progress: progress.step,
+			Signer: signer, PreviousKeys: previousKeys, PreviousPolicy: previousPolicy, AllowPrune: opts.allowPrune, DryRun: opts.dryRun, Progress: progress.step,
 		},
 		To: opts.to, Clusters: opts.clusters,
 	})

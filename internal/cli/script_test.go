@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"pinnace.dev/pinnace/pkg/oci/registry"
+	"pinnace.dev/pinnace/pkg/oci/signing/signingtest"
 )
 
 func TestMain(m *testing.M) {
@@ -47,6 +48,8 @@ func TestScripts(t *testing.T) {
 			"fresh": freshCopy,
 			"edit":  edit,
 			"page":  page,
+
+			"sigstore": sigstore,
 		},
 	})
 }
@@ -66,6 +69,21 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got := strconv.Itoa(code); got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// sigstore runs a Sigstore at $SIGSTORE, with its trusted_root.json and the tokens of two identities.
+func sigstore(ts *testscript.TestScript, _ bool, _ []string) {
+	running, err := signingtest.Start()
+	ts.Check(err)
+	ts.Defer(running.Close)
+	ts.Setenv("SIGSTORE", running.URL)
+	for name, data := range map[string]string{
+		"trusted_root.json": string(running.TrustedRoot),
+		"ci.token":          signingtest.Token("https://ci.example/fleet", "https://tokens.example"),
+		"release.token":     signingtest.Token("https://ci.example/release", "https://tokens.example"),
+	} {
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(data), 0o600))
 	}
 }
 

@@ -23,10 +23,10 @@ import (
 // signable is an artifact that is to be signed.
 type signable struct{ repository, digest string }
 
-// signAgain signs what a publication has in force with this publisher's key, where earlier keys are named. It returns
+// signAgain signs what a publication has in force with this publisher's key, where earlier signers are named. It returns
 // how many artifacts got a signature, or with DryRun would get one; those that have it are left alone.
 func (p *publisher) signAgain(ctx context.Context, index v1alpha1.FleetIndex, digest string) (int, error) {
-	if len(p.PreviousKeys) == 0 || index.Publication == 0 {
+	if len(p.PreviousKeys) == 0 && p.PreviousPolicy == nil || index.Publication == 0 {
 		return 0, nil
 	}
 	verifier, err := p.ownVerifier(ctx)
@@ -50,7 +50,7 @@ func (p *publisher) signAgain(ctx context.Context, index v1alpha1.FleetIndex, di
 	for _, list := range [][]signable{bundles, append(rollouts, targets...), journal, {{v1alpha1.RepositoryFleet, digest}}} {
 		n, err := p.signAll(ctx, list, func(name string) { progress(name, "", 0) })
 		if signed += n; err != nil {
-			return signed, fmt.Errorf("sign again what an earlier key signed: %w; run it again to go on", err)
+			return signed, fmt.Errorf("sign again what an earlier signer signed: %w; run it again to go on", err)
 		}
 	}
 	return signed, nil

@@ -29,6 +29,8 @@ type Options struct {
 	// PreviousKeys are those that the signer's follows. What they signed counts, and what is in force of it is signed again
 	// by the signer, beside.
 	PreviousKeys []v1alpha1.PublicKey
+	// PreviousPolicy says the same of what keys alone don't say: identities, several signers. None when nil.
+	PreviousPolicy *signing.Verifier
 	// SealKey identifies secret values; see [target.Fleet]. It must be the same in every publish, and secret.
 	SealKey []byte
 	// AllowPrune permits removing more than half of what a cluster runs.
@@ -162,9 +164,13 @@ func (p *publisher) commit(ctx context.Context, result Result, parent, index v1a
 	return result, nil
 }
 
-// ownVerifier trusts what this publisher signed, with this key or one that it follows, and nothing else.
+// ownVerifier trusts what this publisher signed, or whom it follows, and nothing else.
 func (p *publisher) ownVerifier(ctx context.Context) (*signing.Verifier, error) {
-	return p.Signer.Verifier(ctx, p.PreviousKeys...)
+	own, err := p.Signer.Verifier(ctx, p.PreviousKeys...)
+	if err != nil || p.PreviousPolicy == nil {
+		return own, err
+	}
+	return own.Or(p.PreviousPolicy), nil
 }
 
 // readParent reads the last publish, and finishes it first when it was interrupted.
@@ -199,7 +205,7 @@ func (p *publisher) readParent(ctx context.Context) (v1alpha1.FleetIndex, string
 func explainKey(err error, registry oci.Registry) error {
 	var refusal *signing.Error
 	if errors.As(err, &refusal) {
-		return fmt.Errorf("%s was published with another key; use that one, or another prefix, or name the public key that this one follows with --previous-key: %w", registry, err)
+		return fmt.Errorf("%s was published with another key; use that one, or another prefix, or name whom this one follows with --previous-key or --previous-policy: %w", registry, err)
 	}
 	return err
 }

@@ -30,6 +30,7 @@ type rules struct {
 	rooted   bool // there is a root of trust beside the rules
 	cache    *cache
 	files    fingerprints // of everything that was read
+	or       *rules       // not nil: what these refuse counts where those take it
 }
 
 func newVerifierOf(r *rules) *Verifier {
@@ -43,6 +44,21 @@ func (v *Verifier) Rooted() bool { return v.current.Load().rooted }
 
 // Enforces says whether the policy refuses; in mode warn it only tells.
 func (v *Verifier) Enforces() bool { return v.current.Load().warn == nil }
+
+// Or returns a verifier that also takes what another one takes, for whoever follows others: they signed what is there. It
+// refuses as this one does, whatever the other one's mode, and reads no file again.
+func (v *Verifier) Or(other *Verifier) *Verifier {
+	return newVerifierOf(v.current.Load().with(other.current.Load()))
+}
+
+func (r *rules) with(other *rules) *rules {
+	both := *r
+	if both.or = other; r.or != nil {
+		both.or = r.or.with(other)
+	}
+	both.cache, both.files = newCache(), nil
+	return &both
+}
 
 // Options of a verifier.
 type Options struct {

@@ -56,8 +56,19 @@ func (v *Verifier) Inspect(ctx context.Context, repo oci.Repository, name string
 	return report, nil
 }
 
-// examine gathers proofs, place by place, and decides. all looks further than needed.
+// examine asks one set of rules after the other until one is satisfied; the last one's word is told otherwise.
 func (v *rules) examine(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor, all bool) (Report, []oci.Attached, error) {
+	for {
+		report, proof, err := v.examineAlone(ctx, repo, name, desc, all)
+		if err != nil || report.Verified || v.or == nil {
+			return report, proof, err
+		}
+		v = v.or
+	}
+}
+
+// examineAlone gathers proofs, place by place, and decides. all looks further than needed.
+func (v *rules) examineAlone(ctx context.Context, repo oci.Repository, name string, desc ocispec.Descriptor, all bool) (Report, []oci.Attached, error) {
 	report := Report{Repository: name, Digest: desc.Digest}
 	rule := v.rule(name)
 	if rule == nil {
