@@ -172,7 +172,7 @@ func (s *stopper) write(w http.ResponseWriter, r *http.Request) {
 		body.key = blob // sent whole: again in another upload, when it was cut
 	}
 	s.mu.Lock()
-	s.finished[body.key] = s.finished[body.key] || r.Method == http.MethodPut
+	s.finished[body.key] = s.finished[body.key] || blob != "" || r.Method == http.MethodPut
 	s.mu.Unlock()
 	r.Body = body
 	answer := httptest.NewRecorder()

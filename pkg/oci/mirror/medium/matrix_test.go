@@ -2,15 +2,23 @@ package medium_test
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
@@ -25,7 +33,7 @@ func receivers(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{
 		"embedded":       newServer(t).Addr,
-		"with referrers": registrytest.Wrap(t, registry.New(registry.WithReferrersSupport(true))).Addr,
+		"with referrers": newServerWithReferrers(t).Addr,
 	}
 	program, err := exec.LookPath("docker-registry")
 	if err != nil {
@@ -34,6 +42,45 @@ func receivers(t *testing.T) map[string]string {
 	}
 	out["debian"] = startDebian(t, program)
 	return out
+}
+
+// newServerWithReferrers has the API that lists referrers, which the embedded registry and Debian's have not, and says so
+// with each manifest that has a subject: nobody then keeps a list in a tag.
+func newServerWithReferrers(t *testing.T) *registrytest.Server {
+	t.Helper()
+	next := registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))
+	return registrytest.Wrap(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+			data, err := io.ReadAll(r.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			var manifest ocispec.Manifest
+			if json.Unmarshal(data, &manifest) == nil && manifest.Subject != nil {
+				w.Header().Set("OCI-Subject", manifest.Subject.Digest.String())
+			}
+			r.Body = io.NopCloser(bytes.NewReader(data))
+		}
+		next.ServeHTTP(w, r)
+	}))
+}
+
+// listed says whether a repository keeps a list of what refers to a manifest in a tag.
+func listed(t *testing.T, registry oci.Registry, repository, reference string) bool {
+	t.Helper()
+	repo, err := registry.Repository(repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc, err := repo.Resolve(t.Context(), reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags, err := repo.Tags(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Contains(tags, strings.Replace(desc.Digest.String(), ":", "-", 1))
 }
 
 var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
@@ -79,28 +126,48 @@ func startDebian(t *testing.T, program string) string {
 	return addr
 }
 
-// Signatures in every form arrive at every kind of registry, and verify there: by the policy, and by stock cosign.
+// Signatures in every form arrive from every kind of sender at every kind of registry, and verify there: by the policy,
+// and by stock cosign.
 func TestSignaturesArriveEverywhere(t *testing.T) {
-	for _, format := range []evidence.Format{evidence.FormatTag, evidence.FormatReferrer, evidence.FormatBundle} {
+	for _, form := range []struct {
+		name   string
+		format evidence.Format
+		sender func(*testing.T) *registrytest.Server
+		listed bool
+	}{
+		{".sig", evidence.FormatTag, newServer, false},
+		{"fallback tag", evidence.FormatReferrer, newServer, true},
+		{"referrers", evidence.FormatReferrer, newServerWithReferrers, false},
+		{"bundle at fallback tag", evidence.FormatBundle, newServer, true},
+		{"bundle among referrers", evidence.FormatBundle, newServerWithReferrers, false},
+	} {
 		w := newWorld(t, tiny)
-		signer, err := w.signer.With(signing.SignOptions{Format: format})
+		signer, err := w.signer.With(signing.SignOptions{Format: form.format})
 		if err != nil {
 			t.Fatal(err)
 		}
-		fresh := newServer(t) // without the signatures of the usual form
-		w.centre, w.images = fresh, newServer(t)
+		w.centre, w.images = form.sender(t), form.sender(t) // without the signatures of the usual form
 		w.fleet.ImageHost, w.signer = w.images.Addr, signer
 		w.publish(t)
+		if got := listed(t, w.centre.Registry(t), v1alpha1.TargetRepository("site-00"), v1alpha1.TagCurrent); got != form.listed {
+			t.Fatalf("%s: a list of referrers in a tag: %v, want %v", form.name, got, form.listed)
+		}
 		dir := w.export(t, nil, 0)
+		image, err := oci.ParseImage(w.fleet.Image(0))
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, addr := range receivers(t) {
-			t.Run(string(format)+" at "+name, func(t *testing.T) {
+			t.Run(form.name+" to "+name, func(t *testing.T) {
 				site, err := oci.Open(addr+"/fleet", oci.Options{PlainHTTP: true})
 				if err != nil {
 					t.Fatal(err)
 				}
 				w.mustImport(t, site, dir)
 				w.check(t, site, "site-00")
-				w.stock(t, format, addr+"/fleet/"+v1alpha1.TargetRepository("site-00")+":current")
+				for _, reference := range []string{v1alpha1.TargetRepository("site-00") + ":current", image.Mirrored() + ":v1"} {
+					w.stock(t, form.format, addr+"/fleet/"+reference)
+				}
 			})
 		}
 	}
@@ -109,16 +176,6 @@ func TestSignaturesArriveEverywhere(t *testing.T) {
 // stock verifies with the command as people have it.
 func (w *world) stock(t *testing.T, format evidence.Format, reference string) {
 	t.Helper()
-	if format == evidence.FormatBundle {
-		stock, err := signingtest.StockByKey(w.signer.PublicKey())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := stock.Bundled(t.Context(), reference); err != nil {
-			t.Errorf("cosign's library: %v", err)
-		}
-		return
-	}
 	program, err := signingtest.Cosign()
 	if err != nil {
 		t.Logf("LEFT OUT: %v", err)
@@ -129,12 +186,25 @@ func (w *world) stock(t *testing.T, format evidence.Format, reference string) {
 		t.Fatal(err)
 	}
 	args := []string{"verify", "--key", public, "--insecure-ignore-tlog=true", "--allow-http-registry"}
-	if format == evidence.FormatReferrer {
+	switch format {
+	case evidence.FormatReferrer:
 		args = append(args, "--experimental-oci11")
+	case evidence.FormatBundle:
+		args = append(args, "--new-bundle-format", "--trusted-root", emptyRoot(t))
 	}
 	if out, err := exec.CommandContext(t.Context(), program, append(args, reference)...).CombinedOutput(); err != nil {
-		t.Errorf("cosign verify: %v: %s", err, out)
+		t.Errorf("cosign verify %s: %v: %s", reference, err, out)
 	}
+}
+
+// emptyRoot is a trusted root that vouches for nobody: keys need none, and cosign asks the network for one otherwise.
+func emptyRoot(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "root.json")
+	if err := os.WriteFile(file, []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // An image that somebody else signed with cosign's command, in cosign 3's form, verifies at every receiver: by the
@@ -150,10 +220,8 @@ func TestForeignImageInCosign3Form(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, pub, root := filepath.Join(dir, "k.key"), filepath.Join(dir, "k.pub"), filepath.Join(dir, "root.json")
-	for file, data := range map[string][]byte{
-		key: private, pub: public, root: []byte(`{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`),
-	} {
+	key, pub, root := filepath.Join(dir, "k.key"), filepath.Join(dir, "k.pub"), emptyRoot(t)
+	for file, data := range map[string][]byte{key: private, pub: public} {
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
