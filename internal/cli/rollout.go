@@ -157,12 +157,20 @@ func showRollouts(ctx context.Context, s *session, view *fleetView, args []strin
 		if err != nil {
 			return err
 		}
+		s.warnRefused(name, result)
 		results = append(results, result)
 	}
 	if err := out.printAll(s.Out, rolloutViews(results)); err != nil {
 		return err
 	}
 	return s.rolloutVerdict(results)
+}
+
+// warnRefused tells of what somebody pushed under a rollout's tags who may not speak for it.
+func (s *session) warnRefused(name string, result gates.Result) {
+	for _, refused := range result.Refused {
+		s.message(markWarning, "rollout %s: %s; find out who may push to %s", name, refused, v1alpha1.RolloutRepository(name))
+	}
 }
 
 // rolloutVerdict says in a line how all stand.
@@ -326,6 +334,7 @@ func stepOnce(ctx context.Context, s *session, view *fleetView, signer *signing.
 			failed = append(failed, err)
 			continue
 		}
+		s.warnRefused(name, result)
 		results = append(results, result)
 		switch {
 		case result.Renewed:
@@ -386,6 +395,7 @@ func newRolloutActCommand(s *session, act rollout.Act) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			s.warnRefused(args[0], result)
 			s.message(markDone, "%s (gate %d)", rolloutLine(&result), result.Gate.Sequence)
 			return opts.output.printAll(s.Out, rolloutViews([]gates.Result{result}))
 		},

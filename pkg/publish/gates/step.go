@@ -43,19 +43,26 @@ type Result struct {
 	Renewed bool `json:"renewed,omitempty"`
 	// Approved are the steps that people approved.
 	Approved map[string]bool `json:"approved,omitempty"`
+	// Refused is what the rollout's tags pointed at and counts for nothing: somebody pushed it.
+	Refused []Refused `json:"refused,omitempty"`
 }
 
 // Step moves one rollout on, as far as the reports allow: at most one gate is written.
 func Step(ctx context.Context, name string, opts Options) (Result, error) {
-	state, in, err := gather(ctx, name, opts)
+	shelf, state, in, err := gather(ctx, name, opts)
 	if err != nil {
 		return Result{}, err
 	}
 	next, changed := rollout.Decide(in)
+	if state.lost {
+		if next, changed, err = hold(state, opts.Now); err != nil {
+			return Result{}, err
+		}
+	}
 	renew := !changed && !next.Phase.Final() && next.ExpiresAt.Sub(opts.Now) < opts.validity()/2
-	result := Result{Approved: in.Approved}
+	result := Result{Approved: in.Approved, Refused: state.Refused}
 	if changed || renew {
-		if next, err = pushGate(ctx, opts.Registry, opts.Signer, state, next, opts.Now, opts.validity()); err != nil {
+		if next, err = pushGate(ctx, shelf, opts.Signer, state, next, opts.Now, opts.validity()); err != nil {
 			return result, fmt.Errorf("rollout %s: %w", name, err)
 		}
 		result.Written, result.Renewed = true, renew
@@ -65,18 +72,34 @@ func Step(ctx context.Context, name string, opts Options) (Result, error) {
 	return result, nil
 }
 
+// ReasonGateLost is why a rollout pauses whose next number was taken by something that counts for nothing.
+const ReasonGateLost = "GateLost"
+
+// hold pauses a rollout whose next gate may have been written and replaced by somebody who may not: had that been an
+// abort, going on would reopen it. Agents that saw it heed it; people know what they did.
+func hold(state State, now time.Time) (next v1alpha1.RolloutGate, changed bool, err error) {
+	next = rollout.Begin(*state.Plan, state.Gate, now)
+	if next.Phase.Final() || next.Phase == v1alpha1.RolloutPaused {
+		return next, !next.Phase.Final(), nil // what is paused is written again, over what is there
+	}
+	next, err = rollout.Do(rollout.Pause, next, nextSequence(state), "pinnace rollout step",
+		fmt.Sprintf("somebody pushed what counts for nothing under %s; resume it, unless it was aborted", v1alpha1.GateTag(nextSequence(state))), now)
+	next.Reason = ReasonGateLost
+	return next, true, err
+}
+
 // Look describes a rollout.
 func Look(ctx context.Context, name string, opts Options) (Result, error) {
-	_, in, err := gather(ctx, name, opts)
+	_, state, in, err := gather(ctx, name, opts)
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{View: rollout.Look(in), Approved: in.Approved}, nil
+	return Result{View: rollout.Look(in), Approved: in.Approved, Refused: state.Refused}, nil
 }
 
 // Do is what people do to a rollout: pause, resume, abort.
 func Do(ctx context.Context, name string, act rollout.Act, by, message string, opts Options) (Result, error) {
-	state, in, err := gather(ctx, name, opts)
+	shelf, state, in, err := gather(ctx, name, opts)
 	if err != nil {
 		return Result{}, err
 	}
@@ -85,35 +108,42 @@ func Do(ctx context.Context, name string, act rollout.Act, by, message string, o
 	if err != nil {
 		return Result{}, err
 	}
-	if gate, err = pushGate(ctx, opts.Registry, opts.Signer, state, gate, opts.Now, opts.validity()); err != nil {
+	if gate, err = pushGate(ctx, shelf, opts.Signer, state, gate, opts.Now, opts.validity()); err != nil {
 		return Result{}, fmt.Errorf("rollout %s: %w", name, err)
 	}
 	in.Gate = &gate
-	return Result{View: rollout.Look(in), Approved: in.Approved, Written: true}, nil
+	return Result{View: rollout.Look(in), Approved: in.Approved, Written: true, Refused: state.Refused}, nil
 }
 
 // gather reads everything that a decision is made of.
-func gather(ctx context.Context, name string, opts Options) (State, rollout.Input, error) {
-	state, err := Read(ctx, opts.Registry, opts.Verifier, name)
+func gather(ctx context.Context, name string, opts Options) (*shelf, State, rollout.Input, error) {
+	fail := func(state State, err error) (*shelf, State, rollout.Input, error) {
+		return nil, state, rollout.Input{}, err
+	}
+	shelf, err := openShelf(opts.Registry, opts.Verifier, name)
 	if err != nil {
-		return state, rollout.Input{}, err
+		return fail(State{}, err)
+	}
+	state, err := readState(ctx, shelf)
+	if err != nil {
+		return fail(state, err)
 	}
 	if state.Plan == nil {
-		return state, rollout.Input{}, fmt.Errorf("%s: %w; pinnace rollout status lists all", name, ErrNoRollout)
+		return fail(state, fmt.Errorf("%s: %w; pinnace rollout status lists all", name, ErrNoRollout))
 	}
 	if state.Plan.Fleet != opts.Index.Fleet {
-		return state, rollout.Input{}, fmt.Errorf("rollout %s is of fleet %q, not of %q", name, state.Plan.Fleet, opts.Index.Fleet)
+		return fail(state, fmt.Errorf("rollout %s is of fleet %q, not of %q", name, state.Plan.Fleet, opts.Index.Fleet))
 	}
 	if opts.Signer != nil {
-		if err := finish(ctx, opts.Registry, opts.Verifier, &state); err != nil {
-			return state, rollout.Input{}, fmt.Errorf("rollout %s: %w", name, err)
+		if err := finish(ctx, shelf, &state); err != nil {
+			return fail(state, fmt.Errorf("rollout %s: %w", name, err))
 		}
 	}
 	approved, err := Approved(ctx, opts.Registry, state)
 	if err != nil {
-		return state, rollout.Input{}, err
+		return fail(state, err)
 	}
-	return state, rollout.Input{
+	return shelf, state, rollout.Input{
 		Plan: *state.Plan, Gate: state.Gate, Members: Members(opts.Index, opts.Reports, name, state.Plan.Plan), Approved: approved, Now: opts.Now,
 	}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -45,6 +46,10 @@ type State struct {
 	// Gate is nil before the first.
 	Gate     *v1alpha1.RolloutGate
 	GateDesc ocispec.Descriptor
+	// Refused is what was found and counts for nothing.
+	Refused []Refused
+	// lost: what stands under the number after the gate's counts for nothing. It may have been a gate once.
+	lost bool
 }
 
 // Active reports whether the newest plan is neither completed nor aborted.
@@ -54,54 +59,49 @@ func (s *State) Active() bool {
 
 // Read reads a rollout's newest plan and gate. One that nobody planned has neither.
 func Read(ctx context.Context, registry oci.Registry, verifier Verifier, rollout string) (State, error) {
-	state := State{Name: rollout}
-	name := v1alpha1.RolloutRepository(rollout)
-	repo, err := registry.Repository(name)
+	shelf, err := openShelf(registry, verifier, rollout)
 	if err != nil {
-		return state, err
+		return State{Name: rollout}, err
 	}
-	plan, desc, err := fetch(ctx, repo, verifier, name, v1alpha1.TagPlan, oci.FetchPlan)
-	switch {
-	case errors.Is(err, oci.ErrNotFound):
+	return readState(ctx, shelf)
+}
+
+func readState(ctx context.Context, s *shelf) (State, error) {
+	state := State{Name: s.rollout}
+	plan, err := current(ctx, s, planKind)
+	if err != nil {
+		return state, fmt.Errorf("plan of rollout %s: %w", s.rollout, err)
+	}
+	if state.Refused = s.refused; plan == nil {
 		return state, nil
-	case err != nil:
-		return state, fmt.Errorf("plan of rollout %s: %w", rollout, err)
 	}
-	state.Plan, state.PlanDesc = &plan, desc
-	gate, desc, err := fetch(ctx, repo, verifier, name, v1alpha1.TagGate, oci.FetchGate)
-	switch {
-	case errors.Is(err, oci.ErrNotFound):
-		return state, nil
-	case err != nil:
-		return state, fmt.Errorf("gate of rollout %s: %w", rollout, err)
+	state.Plan, state.PlanDesc = &plan.content, plan.desc
+	gate, err := current(ctx, s, gateKind)
+	if err != nil {
+		return state, fmt.Errorf("gate of rollout %s: %w", s.rollout, err)
 	}
-	state.Gate, state.GateDesc = &gate, desc
+	state.setGate(gate)
+	state.Refused = s.refused
 	return state, nil
+}
+
+func (s *State) setGate(gate *document[v1alpha1.RolloutGate]) {
+	if gate != nil {
+		s.Gate, s.GateDesc = &gate.content, gate.desc
+	}
 }
 
 // ReadPlan reads an earlier plan.
 func ReadPlan(ctx context.Context, registry oci.Registry, verifier Verifier, rollout string, plan int64) (v1alpha1.RolloutPlan, error) {
-	name := v1alpha1.RolloutRepository(rollout)
-	repo, err := registry.Repository(name)
+	shelf, err := openShelf(registry, verifier, rollout)
 	if err != nil {
 		return v1alpha1.RolloutPlan{}, err
 	}
-	found, _, err := fetch(ctx, repo, verifier, name, v1alpha1.PlanTag(plan), oci.FetchPlan)
-	return found, err
-}
-
-func fetch[T any](ctx context.Context, repo oci.Repository, verifier Verifier, name, tag string,
-	read func(context.Context, oci.Repository, oci.Verified) (T, error),
-) (document T, desc ocispec.Descriptor, err error) {
-	if desc, err = repo.Resolve(ctx, tag); err != nil {
-		return document, desc, err
-	}
-	verified, err := verifier.Verify(ctx, repo, name, desc)
+	found, err := get(ctx, shelf, planKind, v1alpha1.PlanTag(plan))
 	if err != nil {
-		return document, desc, err
+		return v1alpha1.RolloutPlan{}, err
 	}
-	document, err = read(ctx, repo, verified)
-	return document, desc, err
+	return found.content, nil
 }
 
 // PushPlan stores a plan, signed. Nothing happens by it: only its gate lets clusters in.
@@ -139,7 +139,7 @@ func pushSigned(ctx context.Context, repo oci.Repository, signer Signer, artifac
 }
 
 // pushGate stores the gate that comes after the state's, and points the tag at it that agents look at.
-func pushGate(ctx context.Context, registry oci.Registry, signer Signer, state State, gate v1alpha1.RolloutGate, now time.Time, validity time.Duration) (v1alpha1.RolloutGate, error) {
+func pushGate(ctx context.Context, repo *shelf, signer Signer, state State, gate v1alpha1.RolloutGate, now time.Time, validity time.Duration) (v1alpha1.RolloutGate, error) {
 	gate.TypeMeta = v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindRolloutGate}
 	gate.Sequence, gate.Parent = nextSequence(state), state.GateDesc.Digest.String()
 	gate.IssuedAt = metav1.NewTime(now.UTC().Truncate(time.Second))
@@ -148,16 +148,12 @@ func pushGate(ctx context.Context, registry oci.Registry, signer Signer, state S
 	if err != nil {
 		return gate, err
 	}
-	repo, err := registry.Repository(v1alpha1.RolloutRepository(gate.Name))
-	if err != nil {
-		return gate, err
-	}
 	tag := v1alpha1.GateTag(gate.Sequence)
 	if err := untaken(ctx, repo, tag); err != nil {
 		return gate, err
 	}
 	artifact := oci.Artifact{Type: v1alpha1.ArtifactTypeGate, Layers: []oci.Blob{{MediaType: v1alpha1.MediaTypeGate, Data: data}}}
-	desc, err := pushSigned(ctx, repo, signer, artifact)
+	desc, err := pushSigned(ctx, repo.Repository, signer, artifact)
 	if err != nil {
 		return gate, err
 	}
@@ -177,40 +173,35 @@ func pushGate(ctx context.Context, registry oci.Registry, signer Signer, state S
 	if err := repo.Push(ctx, desc, artifact.Manifest().Data, v1alpha1.TagGate); err != nil {
 		return gate, err
 	}
-	forget(ctx, repo, gate.Sequence-keptGates)
+	forget(ctx, repo.Repository, gate.Sequence-keptGates)
 	return gate, nil
 }
 
 // finish takes up gates that come after the current one: a stepper that was killed wrote it and did not point at it, or
-// somebody put an older one back.
-func finish(ctx context.Context, registry oci.Registry, verifier Verifier, state *State) error {
-	for {
-		next, err := following(ctx, registry, verifier, state)
-		if err != nil || !next {
+// somebody put an older one, or one that counts for nothing, in its place.
+func finish(ctx context.Context, s *shelf, state *State) error {
+	var known *document[v1alpha1.RolloutGate]
+	if state.Gate != nil {
+		known = &document[v1alpha1.RolloutGate]{*state.Gate, state.GateDesc}
+	}
+	newest, err := newer(ctx, s, gateKind, known)
+	if err != nil {
+		return err
+	}
+	if newest != known || newest != nil && len(s.refused) > 0 {
+		state.setGate(newest)
+		if err := s.point(ctx, newest.desc, v1alpha1.TagGate, v1alpha1.GateTag(newest.content.Sequence)); err != nil {
 			return err
 		}
 	}
-}
-
-// following takes up the gate after the current one, if there is one.
-func following(ctx context.Context, registry oci.Registry, verifier Verifier, state *State) (found bool, err error) {
-	name := v1alpha1.RolloutRepository(state.Name)
-	repo, err := registry.Repository(name)
-	if err != nil {
-		return false, err
+	if len(s.refused) > 0 {
+		if err := s.point(ctx, state.PlanDesc, v1alpha1.TagPlan, v1alpha1.PlanTag(state.Plan.Plan)); err != nil {
+			return err
+		}
 	}
-	gate, desc, err := fetch(ctx, repo, verifier, name, v1alpha1.GateTag(nextSequence(*state)), oci.FetchGate)
-	if errors.Is(err, oci.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil || gate.Sequence != nextSequence(*state) || gate.Parent != state.GateDesc.Digest.String() {
-		return false, errors.Join(ErrConcurrent, err)
-	}
-	if err := repo.Tag(ctx, desc, v1alpha1.TagGate); err != nil {
-		return false, err
-	}
-	state.Gate, state.GateDesc = &gate, desc
-	return true, nil
+	state.Refused = s.refused
+	state.lost = slices.ContainsFunc(s.refused, func(r Refused) bool { return r.Tag == v1alpha1.GateTag(nextSequence(*state)) })
+	return nil
 }
 
 func nextSequence(state State) int64 {
@@ -220,13 +211,13 @@ func nextSequence(state State) int64 {
 	return state.Gate.Sequence + 1
 }
 
-// untaken makes sure that nobody wrote a gate with that sequence.
-func untaken(ctx context.Context, repo oci.Repository, tag string) error {
-	_, err := repo.Resolve(ctx, tag)
+// untaken makes sure that nobody wrote a gate with that sequence. What counts for nothing takes no number.
+func untaken(ctx context.Context, s *shelf, tag string) error {
+	_, err := get(ctx, s, gateKind, tag)
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s: %w", tag, ErrConcurrent)
-	case errors.Is(err, oci.ErrNotFound):
+	case errors.Is(err, oci.ErrNotFound), errors.As(err, new(*refusedError)):
 		return nil
 	}
 	return err
