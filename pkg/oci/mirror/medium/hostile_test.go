@@ -265,6 +265,38 @@ func (w *world) refuseDamage(t *testing.T, dir string, entry *mirror.Entry) {
 	}
 }
 
+// What the site's policy refuses isn't imported, however well the index is signed: each artifact is named, and nothing is
+// written.
+func TestWhatThePolicyRefusesIsNotImported(t *testing.T) {
+	w := newWorld(t, tiny)
+	dir := w.export(t, nil, 0)
+	stranger, err := signingtest.NewSigner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := newServer(t)
+	opts := w.importOptions(w.open(t, dir), site.Registry(t))
+	if opts.Verifier, err = signing.NewKeyVerifier("release", stranger.PublicKey()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = medium.Import(t.Context(), opts)
+	refused := (*medium.PreflightError)(nil)
+	if !errors.As(err, &refused) || !errors.Is(err, oci.ErrNotVerified) {
+		t.Fatalf("got %v, want a refusal by the policy", err)
+	}
+	var got []string
+	for _, one := range refused.Refused {
+		name, _, _ := strings.Cut(one.Subject, "@")
+		got = append(got, name)
+	}
+	if want := []string{"bundles/bundle-000", "fleet", "targets/site-00"}; !slices.Equal(got, want) {
+		t.Errorf("refused are %q, want %q", got, want)
+	}
+	if n := site.Count(registrytest.Match{Method: "PUT"}) + site.Count(registrytest.Match{Method: "POST"}); n != 0 {
+		t.Errorf("%d writes, want none", n)
+	}
+}
+
 // A cut off volume is found before anything is written.
 func TestCutOffVolume(t *testing.T) {
 	w := newWorld(t, tiny)

@@ -11,11 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/oci"
+	"pinnace.dev/pinnace/pkg/oci/mirror"
 	"pinnace.dev/pinnace/pkg/oci/mirror/medium"
 	"pinnace.dev/pinnace/pkg/oci/mirror/mirrortest"
 	"pinnace.dev/pinnace/pkg/oci/mirror/transfer"
@@ -191,11 +193,31 @@ func TestAgentPollsDuringImport(t *testing.T) {
 			site.Inject(registrytest.Fault{Match: registrytest.Match{Method: http.MethodPut, Kind: registrytest.KindManifest}, Skip: 3 * skip, Times: 1, Status: http.StatusServiceUnavailable})
 			site.Inject(registrytest.Fault{Match: registrytest.Match{Method: http.MethodPut, Kind: registrytest.KindUpload}, Skip: 2 * skip, Times: 1, Drop: true})
 		}
+		site.Reset()
 		receipt = w.mustImport(t, site.Registry(t), dir).Receipt
+		targetsMovedLast(t, site)
 		site.Heal()
 	}
 	stop()
 	w.check(t, site.Registry(t), "site-00")
+}
+
+// targetsMovedLast: what agents poll was written after everything else but the receipt. Polling alone rarely sees that
+// something else moves a millisecond later.
+func targetsMovedLast(t *testing.T, site *registrytest.Server) {
+	t.Helper()
+	moved := ""
+	for _, write := range site.Requests(registrytest.Match{Method: http.MethodPut}) {
+		switch name := strings.TrimPrefix(write.Repository, "fleet/"); {
+		case strings.HasPrefix(name, "targets/") && write.Reference == v1alpha1.TagCurrent:
+			moved = name
+		case moved != "" && name != mirror.RepositoryReceipt:
+			t.Errorf("%s %s was written after %s moved", name, write.Reference, moved)
+		}
+	}
+	if moved == "" {
+		t.Error("no target moved")
+	}
 }
 
 // When a blob can't be brought, everything else is, and only what needs it is held back.
