@@ -111,7 +111,7 @@ func New(opts Options) (handler *Handler, err error) {
 	quietLogrus()
 	var staging *staging
 	if opts.Root != "" {
-		if staging, err = stage(config); err != nil {
+		if staging, err = stage(config, opts.grace()); err != nil {
 			return nil, err
 		}
 	}

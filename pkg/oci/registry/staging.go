@@ -32,9 +32,12 @@ const (
 // staging keeps small uploads in memory until they are whole. On a disk each would be some ten files and folders that
 // live for milliseconds, synced one by one: most of what a push of a small blob costs. What is whole is written once,
 // and synced, before its sender is told. What grows large, or waits for long, goes to the disk as ever, and so does what
-// was sent when the registry stops; only when it is killed small uploads are begun anew.
+// was sent when the registry stops; only when it is killed small uploads are begun anew. Nor is a manifest's link written
+// for each of its tags.
 type staging struct {
 	driver.StorageDriver
+	// writtenFor is how long a manifest's link is not written again.
+	writtenFor time.Duration
 
 	mu      sync.Mutex
 	uploads map[string]*upload // by their folder
@@ -64,12 +67,12 @@ var registerStaging = sync.OnceValue(func() error {
 	})
 })
 
-// stage puts a staging before the registry's storage.
-func stage(config *configuration.Configuration) (*staging, error) {
+// stage puts a staging before the registry's storage, of which grace is how long a collection leaves alone what came.
+func stage(config *configuration.Configuration, grace time.Duration) (*staging, error) {
 	if err := registerStaging(); err != nil {
 		return nil, err
 	}
-	s := &staging{uploads: map[string]*upload{}}
+	s := &staging{uploads: map[string]*upload{}, writtenFor: grace / 10}
 	config.Middleware = map[string][]configuration.Middleware{"storage": {{
 		Name: stagingName, Options: configuration.Parameters{stagingName: s},
 	}}}
@@ -223,6 +226,9 @@ func (s *staging) PutContent(ctx context.Context, file string, content []byte) e
 		u = s.begin(file)
 	}
 	if u == nil {
+		if s.written(ctx, file, content) {
+			return nil
+		}
 		return s.StorageDriver.PutContent(ctx, file, content)
 	}
 	defer u.mu.Unlock()
@@ -235,6 +241,20 @@ func (s *staging) PutContent(ctx context.Context, file string, content []byte) e
 		return err
 	}
 	return s.StorageDriver.PutContent(ctx, file, content)
+}
+
+// written reports whether a manifest's link was written just now: each tag that is pushed for a manifest writes it, and
+// syncs it, again. One that is older is written, for a collection sees by it when the manifest came last.
+func (s *staging) written(ctx context.Context, file string, content []byte) bool {
+	if path.Base(file) != "link" || !strings.Contains(file, "/_manifests/revisions/") {
+		return false
+	}
+	info, err := s.StorageDriver.Stat(ctx, file)
+	if err != nil || time.Since(info.ModTime()) > s.writtenFor || info.Size() != int64(len(content)) {
+		return false
+	}
+	have, err := s.StorageDriver.GetContent(ctx, file)
+	return err == nil && bytes.Equal(have, content)
 }
 
 // Writer writes an upload's data.

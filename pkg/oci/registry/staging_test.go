@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -149,4 +150,50 @@ func TestManyUploads(t *testing.T) {
 	}
 	content := fmt.Append(nil, "content")
 	finish(t, last, content, content)
+}
+
+// A manifest's link is written once for its tags, and again where it is old: a collection sees by it when it came last.
+func TestManifestLinkIsWrittenOnce(t *testing.T) {
+	root := t.TempDir()
+	server := start(t, registry.Options{Root: root})
+	repo := repository(t, server.Addr, "a", oci.Options{})
+	if _, err := oci.PushNew(t.Context(), repo, artifact, "one"); err != nil {
+		t.Fatal(err)
+	}
+	manifest := artifact.Manifest()
+	link := filepath.Join(root, "docker/registry/v2/repositories/fleet/a/_manifests/revisions/sha256", manifest.Descriptor().Digest.Encoded(), "link")
+	stat := func() os.FileInfo {
+		t.Helper()
+		info, err := os.Stat(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	tag := func(tag string) {
+		t.Helper()
+		if err := repo.Push(t.Context(), manifest.Descriptor(), manifest.Data, tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := stat()
+	tag("two")
+	if !os.SameFile(first, stat()) {
+		t.Error("another tag wrote the link again")
+	}
+	old := time.Now().Add(-registry.DefaultGrace / 2)
+	if err := os.Chtimes(link, old, old); err != nil {
+		t.Fatal(err)
+	}
+	tag("three")
+	if !stat().ModTime().After(old) {
+		t.Error("an old link was not written again: a collection would take the manifest for forgotten")
+	}
+	if err := repo.Delete(t.Context(), manifest.Descriptor()); err != nil {
+		t.Fatal(err)
+	}
+	tag("four")
+	if desc, err := repo.Resolve(t.Context(), "four"); err != nil || desc.Digest != manifest.Descriptor().Digest {
+		t.Errorf("pushed after it was deleted: %s, %v", desc.Digest, err)
+	}
 }
