@@ -248,8 +248,9 @@ func (w *world) refuseDamage(t *testing.T, dir string, entry *mirror.Entry) {
 	result, err := w.importTo(t, server.Registry(t), dir)
 	switch {
 	case err != nil:
-		if !errors.Is(err, oci.ErrNotVerified) && !errors.Is(err, oci.ErrDamaged) {
-			t.Errorf("got %v, want a refusal", err)
+		if refused := (*medium.PreflightError)(nil); !errors.As(err, &refused) || !slices.Equal(refused.Damaged, []string{"volume-0001.tar"}) ||
+			!errors.Is(err, oci.ErrDamaged) {
+			t.Errorf("damaged %s: got %v, want a refusal that names the volume", entry.Kind, err)
 		}
 		if n := server.Count(registrytest.Match{Method: "PUT"}); n != 0 {
 			t.Errorf("a refused import wrote %d times", n)

@@ -56,8 +56,10 @@ type PreflightError struct {
 	Older   *mirror.Imported
 	Expired bool
 	Stream  string
-	// Volumes are missing or have the wrong size; Blobs should be at the receiver and aren't.
+	// Volumes are missing or have the wrong size, Damaged hold signatures, or what is signed, with other bytes than the
+	// index says; Blobs should be at the receiver and aren't.
 	Volumes []string
+	Damaged []string
 	Blobs   []Held
 	Refused []mirror.Problem
 	// Need and Free are bytes, when there is too little space.
@@ -77,6 +79,9 @@ func (e *PreflightError) Error() string {
 	}
 	if len(e.Volumes) > 0 {
 		why = append(why, "missing or cut off: "+strings.Join(e.Volumes, ", ")+"; bring them, or make them again with: pinnace mirror export --repair")
+	}
+	if len(e.Damaged) > 0 {
+		why = append(why, "damaged: "+strings.Join(e.Damaged, ", ")+"; make them again with: pinnace mirror export --repair")
 	}
 	if n := len(e.Blobs); n > 0 {
 		var list []string
@@ -105,6 +110,8 @@ func (e *PreflightError) Unwrap() error {
 	switch {
 	case len(e.Refused) > 0, e.Older != nil, e.Expired:
 		return oci.ErrNotVerified
+	case len(e.Damaged) > 0:
+		return oci.ErrDamaged
 	case len(e.Volumes)+len(e.Blobs) > 0:
 		return oci.ErrNotFound
 	}
@@ -112,7 +119,7 @@ func (e *PreflightError) Unwrap() error {
 }
 
 func (e *PreflightError) empty() bool {
-	return e.Older == nil && !e.Expired && len(e.Volumes)+len(e.Blobs)+len(e.Refused) == 0 && e.Need == 0
+	return e.Older == nil && !e.Expired && len(e.Volumes)+len(e.Damaged)+len(e.Blobs)+len(e.Refused) == 0 && e.Need == 0
 }
 
 // Import brings an export to a receiver. First everything is checked: age, sequence, volumes, base, signatures, space;
@@ -207,6 +214,7 @@ func (i *importing) prepare(ctx context.Context) (*mirror.Plan, error) {
 		if refusal.Refused, err = i.Medium.VerifySignatures(ctx, i.Verifier); err != nil {
 			return nil, err
 		}
+		refusal.Refused, refusal.Damaged = i.Medium.blame(ctx, refusal.Refused)
 	}
 	if need, _ := plan.Send(); i.Free >= 0 && need > i.Free {
 		refusal.Need, refusal.Free = need, i.Free

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -134,6 +135,41 @@ func (m *Medium) VerifySignatures(ctx context.Context, verifier mirror.Verifier)
 		}
 	}
 	return refused, nil
+}
+
+// blame tells what the policy refuses from what could not be verified because the medium is damaged: then it is not the
+// signer who is to be asked. It returns the rest, and the volumes.
+func (m *Medium) blame(ctx context.Context, refused []mirror.Problem) (rest []mirror.Problem, volumes []string) {
+	for _, problem := range refused {
+		damaged := m.damagedAround(ctx, problem.Subject)
+		if len(damaged) == 0 {
+			rest = append(rest, problem)
+		}
+		volumes = append(volumes, damaged...)
+	}
+	slices.Sort(volumes)
+	return rest, slices.Compact(volumes)
+}
+
+// damagedAround hashes what verifying an entry reads: its manifest, those that speak of it, and their small blobs. It
+// returns the volumes of what is damaged.
+func (m *Medium) damagedAround(ctx context.Context, key string) []string {
+	repository, subject, _ := strings.Cut(key, "@")
+	var volumes []string
+	for _, entry := range m.index.Entries {
+		attached := entry.Repository == repository &&
+			(entry.Subject.String() == subject || strings.HasPrefix(firstTag(entry), strings.Replace(subject, ":", "-", 1)))
+		if entry.Key() != key && !attached {
+			continue
+		}
+		for _, blob := range append(entry.Blobs[:len(entry.Blobs):len(entry.Blobs)], mirror.Blob{Digest: entry.Digest, Size: entry.Size}) {
+			at, placed := m.places[blob.Digest]
+			if placed && blob.Size <= oci.MaxManifest && m.files[at.volume] != nil && !intact(ctx, m.files[at.volume], at.Placed) {
+				volumes = append(volumes, at.volume)
+			}
+		}
+	}
+	return volumes
 }
 
 // signed says whether the receiver's policy speaks of an entry. It goes by the repository: the entry's kind is only what
