@@ -165,7 +165,8 @@ func (s *stopper) write(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	body := &stoppedBody{ReadCloser: r.Body, stopper: s, client: r.RemoteAddr, key: r.URL.Path, at: firstByte(r.Header.Get("Content-Range"))}
-	if blob := r.URL.Query().Get("digest"); blob != "" {
+	blob := r.URL.Query().Get("digest")
+	if blob != "" {
 		s.mu.Lock()
 		s.finished[r.URL.Path] = true
 		s.mu.Unlock()
