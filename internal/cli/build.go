@@ -112,9 +112,7 @@ func runBuild(ctx context.Context, s *session, opts buildOptions) error {
 	if err != nil {
 		return ofInput(err)
 	}
-	for _, warning := range found.Warnings {
-		s.message(markWarning, "%v", warning)
-	}
+	s.warn(bundler.Warnings([]bundler.Found{found}))
 	built, err := bundler.Build(ctx, found, opts.variant(found))
 	if err != nil {
 		return ofInput(err)

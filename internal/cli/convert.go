@@ -29,8 +29,9 @@ func newConvertCommand(s *session) *cobra.Command {
 		Long: `Print the pinnace.yaml that each fleet.yaml below a folder amounts to. A fleet.yaml also works as it is; this shows
 what becomes of it, and leaves it behind.
 
-What Pinnace does otherwise is a warning on stderr, what it cannot do is an error; both name file and line. With errors
-the exit code is 2, and --write writes nothing for their files.`,
+What Pinnace does otherwise is a warning on stderr, what it cannot do is an error; both name file and line. What is the
+same for many files is said once, with the first. With errors the exit code is 2, and --write writes nothing for their
+files.`,
 		Example: `  # See what becomes of them
   pinnace convert bundles
 
@@ -62,12 +63,16 @@ func runConvert(ctx context.Context, s *session, opts convertOptions) error {
 		return codef(exitcode.NotFound, "%s holds no fleet.yaml; name a folder of Rancher Fleet's bundles", opts.dir)
 	}
 	var failed []error
+	var findings []fleetyaml.Finding
 	for i, file := range files {
 		folder := render.Folder{Root: root, Path: filepath.ToSlash(filepath.Join(prefix, filepath.Dir(file)))}
-		if err := s.convertOne(opts, folder, file, i > 0); err != nil {
+		found, err := s.convertOne(opts, folder, file, i > 0)
+		if err != nil {
 			failed = append(failed, err)
 		}
+		findings = append(findings, found...)
 	}
+	s.warn(fleetyaml.Warnings(findings))
 	return errors.Join(failed...)
 }
 
@@ -115,20 +120,15 @@ func findFleetYAML(ctx context.Context, dir string) ([]string, error) {
 	return files, err
 }
 
-func (s *session) convertOne(opts convertOptions, folder render.Folder, file string, more bool) error {
+func (s *session) convertOne(opts convertOptions, folder render.Folder, file string, more bool) ([]fleetyaml.Finding, error) {
 	name := filepath.Join(opts.dir, file)
 	data, err := folder.File(filepath.Base(file))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	converted, err := fleetyaml.Convert(filepath.ToSlash(name), data, folder)
 	if err != nil {
-		return err
-	}
-	for _, finding := range converted.Findings {
-		if finding.Harmless {
-			s.message(markWarning, "%v", finding.Err)
-		}
+		return nil, err
 	}
 	if converted.Bundle.Metadata.Name == "" {
 		// What a source would name it after.
@@ -136,19 +136,19 @@ func (s *session) convertOne(opts convertOptions, folder render.Folder, file str
 	}
 	bundle, err := converted.Marshal()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if opts.write {
 		if err := converted.Err(); err != nil {
-			return err
+			return converted.Findings, err
 		}
-		return s.writeConverted(name, bundle)
+		return converted.Findings, s.writeConverted(name, bundle)
 	}
 	separator := ""
 	if more {
 		separator = "---\n"
 	}
-	return errors.Join(converted.Err(), s.printf("%s# from %s\n%s", separator, filepath.ToSlash(name), bundle))
+	return converted.Findings, errors.Join(converted.Err(), s.printf("%s# from %s\n%s", separator, filepath.ToSlash(name), bundle))
 }
 
 // writeConverted writes beside the fleet.yaml, over nothing.

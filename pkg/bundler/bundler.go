@@ -16,6 +16,7 @@ import (
 
 	"pinnace.dev/pinnace/api/document"
 	"pinnace.dev/pinnace/api/v1alpha1"
+	"pinnace.dev/pinnace/pkg/bundler/fleetyaml"
 	"pinnace.dev/pinnace/pkg/bundler/render"
 	"pinnace.dev/pinnace/pkg/oci"
 	"pinnace.dev/pinnace/pkg/oci/archive"
@@ -37,7 +38,7 @@ type Found struct {
 	// Document places errors in pinnace.yaml; its zero value when there is none.
 	Document document.Document
 	// Warnings are what is otherwise than its author may expect, each with file and line.
-	Warnings []error
+	Warnings []fleetyaml.Finding
 
 	options Options
 	charts  charts

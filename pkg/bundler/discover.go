@@ -235,7 +235,7 @@ func (f *Found) describe() (file string, err error) {
 		f.Bundle, f.Document = converted.Bundle, converted.Document
 		for _, finding := range converted.Findings {
 			if finding.Harmless {
-				f.Warnings = append(f.Warnings, finding.Err)
+				f.Warnings = append(f.Warnings, finding)
 			}
 		}
 		return file, errors.Join(err, converted.Err())
@@ -254,6 +254,15 @@ func (d *discovery) defaultName(folder string) string {
 		return d.src.Name
 	}
 	return path.Base(folder)
+}
+
+// Warnings returns what people should know of bundles; what is so for many is said once.
+func Warnings(found []Found) []string {
+	var all []fleetyaml.Finding
+	for _, one := range found {
+		all = append(all, one.Warnings...)
+	}
+	return fleetyaml.Warnings(all)
 }
 
 // complete chooses the renderer by what the folder holds, sets defaults and merges the values files.

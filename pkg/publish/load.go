@@ -313,11 +313,10 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	var all []bundler.Found
 	for i, src := range sources {
 		for _, item := range found[i] {
-			for _, warning := range item.Warnings {
-				l.Warnings = append(l.Warnings, warning.Error())
-			}
+			all = append(all, item.Found)
 			if item.Bundle.Spec.Paused {
 				l.pause(item)
 				continue
@@ -333,6 +332,7 @@ func (l *Loaded) readSources(ctx context.Context, fleet *target.Fleet, from sour
 			l.found[item.Bundle.Metadata.Name] = item
 		}
 	}
+	l.Warnings = append(l.Warnings, bundler.Warnings(all)...)
 	fleet.Kept = l.kept.names(before)
 	return nil
 }

@@ -29,7 +29,7 @@ func (c *converter) namespace() {
 	c.out.Spec.Namespace = c.in.DefaultNamespace
 	if c.in.Namespace != "" {
 		field, c.out.Spec.Namespace = "namespace", c.in.Namespace
-		c.warn(field, "objects that name another namespace keep it, and cluster-scoped objects are allowed; "+
+		c.warnOnce(field, "objects that name another namespace keep it, and cluster-scoped objects are allowed; "+
 			"to forbid both set restrict.namespaces of the source")
 	}
 	c.origins["spec.namespace"] = field

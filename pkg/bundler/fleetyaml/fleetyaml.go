@@ -32,6 +32,8 @@ type Finding struct {
 	Field string
 	// Harmless findings change nothing on a cluster that its owner would miss.
 	Harmless bool
+	// General findings are the same for every file that has the field; [Warnings] says them once.
+	General bool
 }
 
 // Converted is a fleet.yaml as a bundle.
@@ -52,6 +54,37 @@ func (c Converted) Err() error {
 		}
 	}
 	return errors.Join(found...)
+}
+
+// Warnings returns the harmless findings of one or more files for people to read. What is general comes last, with the
+// place of the first and how many more there are.
+func Warnings(findings []Finding) []string {
+	var single, general []string
+	places := map[string]int{}
+	for _, finding := range findings {
+		switch {
+		case finding.Harmless && finding.General:
+			places[finding.Field]++
+		case finding.Harmless:
+			single = append(single, finding.Err.Error())
+		}
+	}
+	for _, finding := range findings {
+		n := places[finding.Field]
+		if !finding.Harmless || !finding.General || n == 0 {
+			continue
+		}
+		text := finding.Err.Error()
+		switch {
+		case n == 2:
+			text += " (and so in 1 more file)"
+		case n > 2:
+			text += fmt.Sprintf(" (and so in %d more files)", n-1)
+		}
+		general = append(general, text)
+		delete(places, finding.Field)
+	}
+	return append(single, general...)
 }
 
 // Convert reads a fleet.yaml, which file names in errors. The error says why it cannot be read at all: it is no YAML, or
@@ -88,6 +121,12 @@ func (c *converter) refuse(field, format string, args ...any) {
 }
 
 func (c *converter) warn(field, text string) { c.report(true, field, "%s", text) }
+
+// warnOnce is warn for what is so in every file that has the field.
+func (c *converter) warnOnce(field, text string) {
+	c.warn(field, text)
+	c.findings[len(c.findings)-1].General = true
+}
 
 func (c *converter) report(harmless bool, field, format string, args ...any) {
 	finding := Finding{Field: field, Harmless: harmless}
