@@ -48,6 +48,14 @@ func start(t *testing.T, opts Options) *Demo {
 	return d
 }
 
+// quick is a fleet that does everything sooner than people could watch it.
+func quick(clusters int) Options {
+	opts := Options{Clusters: clusters, Interval: 300 * time.Millisecond, Heartbeat: time.Second}
+	opts.setDefaults()
+	opts.Strategy = strings.Replace(strategyOf(clusters, opts), "bake: 3s", "bake: 300ms", 1)
+	return opts
+}
+
 // options read the fleet once.
 func (d *Demo) options(t *testing.T) gates.Options {
 	t.Helper()
@@ -129,7 +137,8 @@ func (d *Demo) step(t *testing.T) gates.Result {
 // The canary fails: nobody else moves, the rollout is aborted, and the canary is back on what it had. A stepper that is
 // killed between two steps leaves nothing behind that the next one would need: each step here begins from the registry.
 func TestCanaryFails(t *testing.T) {
-	d := start(t, Options{Clusters: 24, Heartbeat: 5 * time.Second})
+	t.Parallel()
+	d := start(t, quick(24))
 	d.ready(t)
 	before := d.versions("clock")
 	if _, err := d.Do(t.Context(), Command{Break, "clock"}); err != nil {
@@ -182,7 +191,8 @@ func TestCanaryFails(t *testing.T) {
 
 // A change reaches everybody, step by step; a cluster that is away holds nobody up.
 func TestRolloutCompletes(t *testing.T) {
-	d := start(t, Options{Clusters: 12, Heartbeat: 5 * time.Second})
+	t.Parallel()
+	d := start(t, quick(12))
 	d.ready(t)
 	away := d.Agents[len(d.Agents)-1]
 	if _, err := d.Do(t.Context(), Command{Offline, away.Name}); err != nil {
@@ -250,7 +260,8 @@ func (d *Demo) gateOf(t *testing.T, signer *signing.Signer, gate v1alpha1.Rollou
 
 // Gates that are expired, unsigned, forged or replayed start nothing new; what runs is let alone.
 func TestGatesThatOpenNothing(t *testing.T) {
-	d := start(t, Options{Clusters: 4, Heartbeat: 5 * time.Second})
+	t.Parallel()
+	d := start(t, quick(4))
 	d.ready(t)
 	before := d.versions("clock")
 	if err := replace(d.Fleet, "bundles/clock/deployment.yaml", "replicas: 1", "replicas: 2"); err != nil {
@@ -314,7 +325,8 @@ func TestGatesThatOpenNothing(t *testing.T) {
 }
 
 func TestTamperAndMend(t *testing.T) {
-	d := start(t, Options{Clusters: 3, Heartbeat: time.Second})
+	t.Parallel()
+	d := start(t, quick(3))
 	d.ready(t)
 	verdict := func(cluster string, want status.Verdict) {
 		t.Helper()
@@ -349,6 +361,7 @@ func TestTamperAndMend(t *testing.T) {
 }
 
 func TestCommandsOverTheSocket(t *testing.T) {
+	t.Parallel()
 	d := start(t, Options{})
 	path := t.TempDir() + "/demo.sock"
 	ctx, cancel := context.WithCancel(t.Context())

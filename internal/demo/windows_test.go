@@ -11,7 +11,10 @@ import (
 // Windows from the fleet's files to what clusters run: the fleet's hold for bundles that name none, a bundle's own in
 // place of the fleet's, and a cluster's beside both.
 func TestWindowsOfFleetBundleAndCluster(t *testing.T) {
-	d := start(t, Options{Clusters: MinClusters, Heartbeat: time.Second, Strategy: "\n"})
+	t.Parallel()
+	opts := quick(MinClusters)
+	opts.Strategy = "\n"
+	d := start(t, opts)
 	d.ready(t)
 	before := map[string]map[string]string{}
 	for _, one := range d.Agents {
