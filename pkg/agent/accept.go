@@ -13,28 +13,6 @@ import (
 	"pinnace.dev/pinnace/api/v1alpha1"
 )
 
-// Known is what the agent remembers of targets, from its disk and from the cluster.
-type Known struct {
-	Generation int64  `json:"generation"`
-	Digest     string `json:"digest"`
-	// Latest is the newest signed time ever accepted: a floor for a clock that was set back.
-	Latest time.Time `json:"latest"`
-	// Trust is the newest version of the trust root that was in force; 0 when there is none.
-	Trust int64 `json:"trust,omitempty"`
-}
-
-// newer returns the memory that allows less: a wiped disk must not permit a rollback, nor a wiped cluster.
-func newer(a, b Known) Known {
-	if b.Generation > a.Generation {
-		a.Generation, a.Digest = b.Generation, b.Digest
-	}
-	if b.Latest.After(a.Latest) {
-		a.Latest = b.Latest
-	}
-	a.Trust = max(a.Trust, b.Trust)
-	return a
-}
-
 // MaxClockSkew is how far in the future of this node's clock a target may have been issued.
 const MaxClockSkew = 10 * time.Minute
 

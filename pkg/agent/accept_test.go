@@ -79,19 +79,6 @@ func reasonOf(err *Error) Reason {
 	return err.Reason
 }
 
-func TestNewer(t *testing.T) {
-	t.Parallel()
-	a := Known{Generation: 3, Digest: "a", Latest: noon.Add(time.Hour)}
-	b := Known{Generation: 4, Digest: "b", Latest: noon}
-	want := Known{Generation: 4, Digest: "b", Latest: noon.Add(time.Hour)}
-	if got := newer(a, b); got != want {
-		t.Errorf("newer(a, b) = %+v, want %+v", got, want)
-	}
-	if got := newer(b, a); got != want {
-		t.Errorf("newer(b, a) = %+v, want %+v", got, want)
-	}
-}
-
 func bundleNamed(name string, dependsOn ...string) v1alpha1.TargetBundle {
 	return v1alpha1.TargetBundle{
 		Name: name, Repository: "bundles/" + name, Method: v1alpha1.MethodApply, Namespace: "apps", DependsOn: dependsOn,

@@ -111,6 +111,7 @@ type Agent struct {
 
 	mu         sync.Mutex
 	remembered Remembered // shared with the pull
+	inCluster  Known      // what the Lease remembers
 
 	// Both count from born, so that a clock that is set doesn't matter.
 	born    time.Time
@@ -296,13 +297,7 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := errors.Join(a.openGates(), a.openGood()); err != nil {
 		return err
 	}
-	// A disk that knows less than the cluster was put back from a copy: what was in force then is old.
-	remembered.outdated = cluster.Generation > remembered.Known.Generation
-	remembered.Known = newer(remembered.Known, cluster)
-	a.remindCluster(ctx, cluster, remembered.Known)
-	a.mu.Lock()
-	a.remembered = remembered
-	a.mu.Unlock()
+	a.recall(ctx, remembered, cluster)
 	a.suspended, a.readers = suspended, nil
 	a.units = make(map[string]*unit, len(records))
 	for name, record := range records {
@@ -327,9 +322,9 @@ func (a *Agent) start(ctx context.Context) error {
 func (a *Agent) takeUp(ctx context.Context, manifest ocispec.Descriptor) {
 	target, _, err := a.content.target(ctx, a.cfg.Cluster, manifest)
 	if err == nil {
-		inForce := manifest.Digest.String()
-		if a.remembrance().outdated {
-			inForce = ""
+		inForce := ""
+		if a.remembrance().Target != nil {
+			inForce = manifest.Digest.String()
 		}
 		if refusal := accept(target, manifest.Digest.String(), a.known(), identity{a.cfg.Fleet, a.cfg.Cluster}, inForce, a.now()); refusal != nil {
 			err = refusal
@@ -390,30 +385,6 @@ func (a *Agent) acquire(ctx context.Context) (Known, error) {
 		case <-time.After(wait):
 		}
 	}
-}
-
-// remember makes an acceptance durable, on disk and in the cluster.
-func (a *Agent) remember(ctx context.Context, known Known) error {
-	next := a.remembrance()
-	next.Known = known
-	if err := a.cfg.State.Remember(next); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	a.remembered = next
-	a.mu.Unlock()
-	if a.cfg.Holder == nil {
-		return nil
-	}
-	return a.cfg.Holder.Remember(ctx, known)
-}
-
-func (a *Agent) known() Known { return a.remembrance().Known }
-
-func (a *Agent) remembrance() Remembered {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.remembered
 }
 
 func (a *Agent) now() time.Time { return time.Now() }

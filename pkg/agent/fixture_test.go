@@ -442,6 +442,7 @@ type holder struct {
 	mu       sync.Mutex
 	known    agent.Known
 	err      error
+	refuses  error // of what is to be remembered
 	released bool
 	awaited  int
 }
@@ -470,8 +471,10 @@ func (h *holder) Await(ctx context.Context, longest time.Duration) {
 func (h *holder) Remember(_ context.Context, known agent.Known) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.known = known
-	return nil
+	if h.refuses == nil {
+		h.known = known
+	}
+	return h.refuses
 }
 
 func (h *holder) Release(context.Context) error {

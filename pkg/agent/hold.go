@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -47,13 +48,17 @@ const (
 // the challenge, so the newcomer gives up. A holder that is dead or cut off doesn't answer, and the newcomer takes over;
 // one that comes back sees so in its watch and stops. The same state folder takes its own Lease back without waiting.
 //
-// The Lease remembers the newest target too, so that a lost disk permits no rollback.
+// The Lease remembers the newest target too, so that a lost disk permits no rollback. The holder sees to it that a cluster
+// that is put back from a backup, or a Lease that somebody removes, remembers it again.
 type Hold struct {
 	Client    client.WithWatch
 	Namespace string // DefaultNamespace when empty
 	Identity  string // of the state folder
 	Run       string // of the process
 	Patience  time.Duration
+
+	mu    sync.Mutex
+	known Known // what the Lease must remember, at least
 }
 
 // Acquire becomes the holder, and returns the newest target that the cluster remembers.
@@ -63,8 +68,7 @@ func (h *Hold) Acquire(ctx context.Context) (Known, error) {
 	}
 	lease, err := h.get(ctx)
 	if apierrors.IsNotFound(err) {
-		lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: LeaseName, Namespace: h.namespace()}}
-		h.take(lease)
+		lease = h.lease()
 		if err = h.Client.Create(ctx, lease); err == nil {
 			return Known{}, nil
 		}
@@ -84,7 +88,9 @@ func (h *Hold) Acquire(ctx context.Context) (Known, error) {
 	if err := h.Client.Update(ctx, lease); err != nil {
 		return Known{}, h.fail(err) // a conflict means that another newcomer was faster
 	}
-	return knownOf(lease)
+	known, err := knownOf(lease)
+	h.expect(known)
+	return known, err
 }
 
 // challenge asks the holder for a sign of life and waits; it returns the Lease when none came.
@@ -176,7 +182,12 @@ func (h *Hold) Keep(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			return nil
 		case <-time.After(watchPause):
+		}
+		// A watch that opens again tells of what is there, and not that nothing is.
+		if _, err := h.get(ctx); apierrors.IsNotFound(err) {
+			_ = h.Remember(ctx, h.expected()) // without success, the next watch or target brings it
 		}
 	}
 	return nil
@@ -200,40 +211,77 @@ func (h *Hold) watch(ctx context.Context) error {
 			return nil
 		}
 		lease, isLease := event.Object.(*coordinationv1.Lease)
-		if !isLease || event.Type == watch.Deleted {
+		switch {
+		case !isLease:
 			continue
-		}
-		if holderOf(lease) != h.Identity || lease.Annotations[annotationRun] != h.Run {
+		case event.Type == watch.Deleted:
+			err = h.Remember(ctx, h.expected())
+		case holderOf(lease) != h.Identity || lease.Annotations[annotationRun] != h.Run:
 			return &Error{
 				Stage: StageHold, Subject: h.subject(), Reason: ReasonAnotherAgent,
 				Mend: "stop one of the two: a cluster has one agent",
 				Err:  fmt.Errorf("agent %s has taken over", holderOf(lease)),
 			}
+		case h.amend(lease):
+			err = h.Client.Update(ctx, lease)
 		}
-		if lease.Annotations[annotationChallenge] != "" {
-			delete(lease.Annotations, annotationChallenge)
-			// A conflict brings another event.
-			if err := h.Client.Update(ctx, lease); err != nil && !apierrors.IsConflict(err) {
-				return nil
-			}
+		if err != nil && !apierrors.IsConflict(err) { // a conflict brings another event
+			return nil
 		}
 	}
 }
 
+// amend answers a challenge, and writes what the Lease knew before the cluster was put back from a backup.
+func (h *Hold) amend(lease *coordinationv1.Lease) (changed bool) {
+	if changed = lease.Annotations[annotationChallenge] != ""; changed {
+		delete(lease.Annotations, annotationChallenge)
+	}
+	remembered, err := knownOf(lease)
+	if want := newer(remembered, h.expected()); err == nil && !want.equal(remembered) {
+		note(lease, want)
+		changed = true
+	}
+	return changed
+}
+
 // Remember writes the newest accepted target into the Lease.
 func (h *Hold) Remember(ctx context.Context, known Known) error {
-	err := h.update(ctx, func(lease *coordinationv1.Lease) {
-		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationGeneration, strconv.FormatInt(known.Generation, 10))
-		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationDigest, known.Digest)
-		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationLatest, stamp(known.Latest))
-		if known.Trust > 0 {
-			metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationTrust, strconv.FormatInt(known.Trust, 10))
+	known = h.expect(known)
+	err := h.update(ctx, func(lease *coordinationv1.Lease) { note(lease, known) })
+	if apierrors.IsNotFound(err) {
+		err = h.ensureNamespace(ctx)
+		if lease := h.lease(); err == nil {
+			note(lease, known)
+			err = h.Client.Create(ctx, lease)
 		}
-	})
+	}
 	if err != nil {
 		return h.fail(err)
 	}
 	return nil
+}
+
+// expect notes what the Lease must remember, and returns it: never less than before.
+func (h *Hold) expect(known Known) Known {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known.Latest = known.Latest.Truncate(time.Second) // as the Lease has it
+	h.known = newer(known, h.known)
+	return h.known
+}
+
+func (h *Hold) expected() Known { return h.expect(Known{}) }
+
+// note writes into a Lease what it is to remember.
+func note(lease *coordinationv1.Lease, known Known) {
+	if known.Generation > 0 {
+		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationGeneration, strconv.FormatInt(known.Generation, 10))
+		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationDigest, known.Digest)
+		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationLatest, stamp(known.Latest))
+	}
+	if known.Trust > 0 {
+		metav1.SetMetaDataAnnotation(&lease.ObjectMeta, annotationTrust, strconv.FormatInt(known.Trust, 10))
+	}
 }
 
 // Release gives the Lease back, so that the next agent need not wait.
@@ -260,6 +308,13 @@ func (h *Hold) update(ctx context.Context, change func(*coordinationv1.Lease)) e
 		change(lease)
 		return h.Client.Update(ctx, lease)
 	})
+}
+
+// lease is a new one, taken.
+func (h *Hold) lease() *coordinationv1.Lease {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: LeaseName, Namespace: h.namespace()}}
+	h.take(lease)
+	return lease
 }
 
 func (h *Hold) take(lease *coordinationv1.Lease) {
@@ -303,7 +358,7 @@ func (h *Hold) ensureNamespace(ctx context.Context) error {
 
 func (h *Hold) fail(err error) error {
 	mend := "check that the API server answers, and that the agent's role in deploy/ is applied"
-	if apierrors.IsConflict(err) || errors.Is(err, errNotHolder) {
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, errNotHolder) {
 		return &Error{
 			Stage: StageHold, Subject: h.subject(), Reason: ReasonAnotherAgent,
 			Mend: "stop one of the two: a cluster has one agent", Err: errNotHolder,

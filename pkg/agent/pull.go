@@ -109,7 +109,7 @@ func (a *Agent) pullFrom(ctx context.Context, registry oci.Registry, inForce *oc
 // content of the one before be removed: a power cut must leave one of them whole.
 func (a *Agent) rememberTarget(result *taken) error {
 	next := a.remembrance()
-	next.Target, next.Seen, next.Signers, next.outdated = &result.manifest, a.now(), result.signers, false
+	next.Target, next.Seen, next.Signers = &result.manifest, a.now(), result.signers
 	if err := a.cfg.State.Remember(next); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (a *Agent) rememberTarget(result *taken) error {
 func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest string, running []v1alpha1.TargetBundle) error {
 	remembered := a.remembrance()
 	known, inForce := remembered.Known, ""
-	if remembered.Target != nil && !remembered.outdated {
+	if remembered.Target != nil {
 		inForce = remembered.Target.Digest.String()
 	}
 	if refusal := accept(target, digest, known, identity{fleet: a.cfg.Fleet, cluster: a.cfg.Cluster}, inForce, a.now()); refusal != nil {
@@ -143,7 +143,7 @@ func (a *Agent) accept(ctx context.Context, target *v1alpha1.Target, digest stri
 	if accepted.Latest.Before(known.Latest) {
 		accepted.Latest = known.Latest
 	}
-	if accepted.Generation == known.Generation && accepted.Digest == known.Digest && accepted.Latest.Equal(known.Latest) {
+	if a.durable(accepted) {
 		return nil
 	}
 	return a.remember(ctx, accepted)

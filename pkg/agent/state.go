@@ -56,9 +56,6 @@ type Remembered struct {
 	// Seen is when the target in force was taken, Signers whose signatures counted then.
 	Seen    time.Time `json:"seen,omitzero"`
 	Signers []string  `json:"signers,omitempty"`
-
-	// outdated: the cluster remembers a newer target than this disk does.
-	outdated bool
 }
 
 // Record is inventory/<bundle>.json: what was applied, and the objects that it left in the cluster.

@@ -39,13 +39,3 @@ func (a *Agent) refreshTrust(ctx context.Context, registry oci.Registry) error {
 	}
 	return nil
 }
-
-// remindCluster tells a cluster that was put back from a backup what this disk knows: the disk may be lost next.
-func (a *Agent) remindCluster(ctx context.Context, cluster, known Known) {
-	if a.cfg.Holder == nil || known.Generation <= cluster.Generation && known.Trust <= cluster.Trust {
-		return
-	}
-	if err := a.cfg.Holder.Remember(ctx, known); err != nil {
-		a.log.Warn("the cluster doesn't remember the newest target; with the next one it will", "stage", StageHold, "error", err)
-	}
-}
