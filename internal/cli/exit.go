@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
 
@@ -62,6 +63,8 @@ func act(err error) string {
 		return "log in with docker login, or name credentials with --registry-config"
 	case errors.Is(err, syscall.ENOSPC):
 		return "free space on the disk, or name another folder with --cache-dir"
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "it speaks http, without TLS: pass --plain-http, or --to-plain-http where it is what a mirror writes to"
 	case errors.Is(err, oci.ErrUnreachable) && errors.As(err, new(*net.DNSError)):
 		return "check the name and the network"
 	case errors.Is(err, oci.ErrUnreachable):

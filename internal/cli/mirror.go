@@ -92,7 +92,15 @@ func (s *session) tell(r *mirrorReport, verb string) {
 		s.message(markWarning, "%s is not moved: %s", held.Subject, held.Message)
 	}
 	s.tellProblems(r.Refused, r.Missing, r.Resolved)
-	s.message(markDone, "%s %s of %s in %s: %s and %s; %s there before; %s moved", verb, showBytes(r.Bytes),
+	if r.Complete() && r.Count(mirror.Skipped) == len(r.Artifacts) && len(r.Moved)+len(r.Waiting)+len(r.Refused)+len(r.Missing) == 0 {
+		s.message(markDone, "nothing to do: the receiver has all %s", count(len(r.Artifacts), "artifact"))
+		return
+	}
+	mark := markDone
+	if !r.Complete() {
+		mark = markWarning
+	}
+	s.message(mark, "%s %s of %s in %s: %s and %s; %s there before; %s moved", verb, showBytes(r.Bytes),
 		count(len(r.Artifacts)-r.Count(mirror.Skipped), "artifact"), shortSeconds(r.Seconds), count(r.Sent, "blob")+" sent",
 		count(r.Mounted, "blob")+" mounted", count(r.Count(mirror.Skipped), "artifact"), count(len(r.Moved), "tag"))
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -181,6 +182,9 @@ func writeExport(ctx context.Context, s *session, opts mirrorExportOptions, expo
 	index, err := medium.Export(ctx, export)
 	show.end()
 	_ = journal.Close() // it only saves work
+	if errors.Is(err, medium.ErrVolumeSize) {
+		return usagef("--volume-size %s: %w", opts.volumeSize, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
@@ -164,6 +165,10 @@ func doImport(ctx context.Context, s *session, opts mirrorImportOptions, in medi
 	journal, closeJournal, err := openedJournal(dir)
 	if err != nil {
 		return err
+	}
+	if opts.root != "" { // its registry listens on another port each time
+		address, _, _ := strings.Cut(in.To.String(), "/")
+		journal.Rename(address, "folder")
 	}
 	if n := journal.Count(); n > 0 {
 		s.message(markDoing, "going on: %s arrived before", count(n, "blob"))

@@ -34,6 +34,8 @@ type volumeVerdict struct {
 	Name  string `json:"name"`
 	Size  int64  `json:"size"`
 	Error string `json:"error,omitempty"`
+
+	missing bool
 }
 
 func newMirrorVerifyCommand(s *session) *cobra.Command {
@@ -90,7 +92,7 @@ func runMirrorVerify(ctx context.Context, s *session, opts mirrorVerifyOptions) 
 		volume := (*medium.VolumeError)(nil)
 		for i := range result.Volumes {
 			if errors.As(err, &volume) && volume.Volume == result.Volumes[i].Name {
-				result.Volumes[i].Error = err.Error()
+				result.Volumes[i].Error, result.Volumes[i].missing = err.Error(), volume.Missing
 			}
 		}
 	}
@@ -120,9 +122,12 @@ func runMirrorVerify(ctx context.Context, s *session, opts mirrorVerifyOptions) 
 func mirrorVerifyView(result mirrorVerifyResult) view {
 	v := view{data: result, columns: columns("VOLUME", "SIZE", "VERDICT")}
 	for _, volume := range result.Volumes {
-		verdict := volume.Error
-		if verdict == "" {
-			verdict = "whole"
+		verdict := "whole"
+		switch { // why, the error says
+		case volume.missing:
+			verdict = "missing"
+		case volume.Error != "":
+			verdict = "damaged"
 		}
 		v.rows = append(v.rows, []string{volume.Name, showBytes(volume.Size), verdict})
 		v.names = append(v.names, volume.Name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	sigdsse "github.com/sigstore/sigstore/pkg/signature/dsse"
@@ -59,7 +60,10 @@ func (v *Verifier) OpenEnvelope(name, payloadType string, data []byte) (payload 
 			return payload, signers, nil
 		}
 		refusal.Rule, refusal.Reason = rule.match.text, KeyNotTrusted
-		refusal.Message = fmt.Sprintf("signed by %d; it must be signed by %s", len(signers), rule.signers())
+		refusal.Message = fmt.Sprintf("nobody who counts signed it; it must be signed by %s", rule.signers())
+		if len(signers) > 0 {
+			refusal.Message = fmt.Sprintf("signed by %s only; it must be signed by %s", strings.Join(signers, ", "), rule.signers())
+		}
 	}
 	if rules.warn != nil {
 		rules.warn(refusal)

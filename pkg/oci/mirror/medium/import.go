@@ -70,7 +70,7 @@ type PreflightError struct {
 const maxListed = 20
 
 func (e *PreflightError) Error() string {
-	var why []string
+	var why, lines []string
 	if e.Older != nil {
 		why = append(why, fmt.Sprintf("%s: sequence %d of it was imported already; import the newest export", e.Stream, e.Older.Sequence))
 	}
@@ -84,25 +84,27 @@ func (e *PreflightError) Error() string {
 		why = append(why, "damaged: "+strings.Join(e.Damaged, ", ")+"; make them again with: pinnace mirror export --repair")
 	}
 	if n := len(e.Blobs); n > 0 {
-		var list []string
+		why = append(why, fmt.Sprintf("the receiver lacks %d blobs of the base: import what was exported before, or export with --have of this receiver", n))
 		for _, blob := range e.Blobs[:min(n, maxListed)] {
-			list = append(list, fmt.Sprintf("%s (in %s)", blob.Digest, strings.Join(blob.In, ", ")))
+			lines = append(lines, fmt.Sprintf("%s in %s", blob.Digest, strings.Join(blob.In, ", ")))
 		}
 		if n > maxListed {
-			list = append(list, fmt.Sprintf("and %d more", n-maxListed))
+			lines = append(lines, fmt.Sprintf("and %d more", n-maxListed))
 		}
-		why = append(why, fmt.Sprintf("the receiver lacks %d blobs of the base: %s; import what was exported before, or export with --have of this receiver", n, strings.Join(list, ", ")))
 	}
-	for _, refused := range e.Refused[:min(len(e.Refused), maxListed)] {
-		why = append(why, refused.Message)
-	}
-	if more := len(e.Refused) - maxListed; more > 0 {
-		why = append(why, fmt.Sprintf("and %d more refused by the policy", more))
+	if n := len(e.Refused); n > 0 {
+		why = append(why, fmt.Sprintf("%d artifacts are refused by the policy", n))
+		for _, refused := range e.Refused[:min(n, maxListed)] {
+			lines = append(lines, refused.Message)
+		}
+		if n > maxListed {
+			lines = append(lines, fmt.Sprintf("and %d more", n-maxListed))
+		}
 	}
 	if e.Need > 0 {
 		why = append(why, fmt.Sprintf("%d bytes are needed and %d are free; free space", e.Need, e.Free))
 	}
-	return "nothing was imported: " + strings.Join(why, "; ")
+	return strings.Join(append([]string{"nothing was imported: " + strings.Join(why, "; ")}, lines...), "\n  ")
 }
 
 // Unwrap classifies the error by the gravest reason.

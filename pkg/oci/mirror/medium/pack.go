@@ -2,6 +2,7 @@ package medium
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -127,6 +128,9 @@ func (i *item) cost() int64 {
 	return cost
 }
 
+// ErrVolumeSize says that volumes of the size that was asked for are too small for a blob: blobs are not split.
+var ErrVolumeSize = errors.New("it does not fit in a volume")
+
 func (p *packer) add(group []item) error {
 	var all int64
 	for i := range group {
@@ -143,7 +147,7 @@ func (p *packer) add(group []item) error {
 		if p.limit > 0 && p.used+cost > p.limit {
 			if fixedBytes+cost > p.limit {
 				return fmt.Errorf("%s of %s: %w: it takes %d bytes; volumes must have at least %d", one.Digest, one.entry.Repository,
-					oci.ErrTooLarge, one.Size, fixedBytes+cost)
+					ErrVolumeSize, one.Size, fixedBytes+cost)
 			}
 			p.next()
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +23,8 @@ type Journal struct {
 	file     *os.File
 	done     map[string]bool
 	sessions map[string]*sessionRecord
+	address  string // host of the receiver, which is called name here; none when empty
+	name     string
 }
 
 // record is a line of the journal.
@@ -97,6 +100,25 @@ func (j *Journal) load(path string) error {
 	return nil // what can't be read is forgotten
 }
 
+// Rename makes the journal know a receiver by a name: one whose address is another each time, such as a registry that is
+// started on a folder, on a free port.
+func (j *Journal) Rename(address, name string) { j.address, j.name = address, name }
+
+// renamed replaces the receiver's address, at the beginning of a key or as a URL's host, by its name, or back.
+func (j *Journal) renamed(text string, back bool) string {
+	from, to := j.address, j.name
+	if back {
+		from, to = to, from
+	}
+	if rest, ok := strings.CutPrefix(text, from+"/"); ok && j.address != "" {
+		return to + "/" + rest
+	}
+	if scheme, rest, ok := strings.Cut(text, "://"+from+"/"); ok && j.address != "" {
+		return scheme + "://" + to + "/" + rest
+	}
+	return text
+}
+
 func journalKey(repository string, blob digest.Digest) string {
 	return repository + "@" + blob.String()
 }
@@ -108,7 +130,7 @@ func (j *Journal) Done(repository string, blob digest.Digest) bool {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.done[journalKey(repository, blob)]
+	return j.done[j.renamed(journalKey(repository, blob), false)]
 }
 
 // SetDone remembers that the blob, or manifest, arrived.
@@ -118,7 +140,7 @@ func (j *Journal) SetDone(repository string, blob digest.Digest) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	key := journalKey(repository, blob)
+	key := j.renamed(journalKey(repository, blob), false)
 	j.done[key] = true
 	delete(j.sessions, key)
 	j.write(record{Done: key})
@@ -131,7 +153,7 @@ func (j *Journal) Forget(repository string, blob digest.Digest) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	key := journalKey(repository, blob)
+	key := j.renamed(journalKey(repository, blob), false)
 	delete(j.done, key)
 	j.write(record{Forget: key})
 }
@@ -152,7 +174,13 @@ func (j *Journal) session(key string) *sessionRecord {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.sessions[key]
+	record := j.sessions[j.renamed(key, false)]
+	if record == nil {
+		return nil
+	}
+	found := *record
+	found.Location = j.renamed(found.Location, true)
+	return &found
 }
 
 // setSession remembers an upload; one without a location is over.
@@ -162,6 +190,7 @@ func (j *Journal) setSession(s sessionRecord) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	s.Key, s.Location = j.renamed(s.Key, false), j.renamed(s.Location, false)
 	if s.Location == "" {
 		delete(j.sessions, s.Key)
 	} else {

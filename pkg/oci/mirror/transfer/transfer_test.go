@@ -215,6 +215,52 @@ func TestJournalOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// A receiver that has another address each time, such as a registry on a folder, is known by a name.
+func TestJournalKnowsAReceiverByItsName(t *testing.T) {
+	p := newPair(t)
+	file := filepath.Join(t.TempDir(), "journal")
+	send := func(server *registrytest.Server) (transfer.Result, error) {
+		journal, err := transfer.OpenJournal(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = journal.Close() }()
+		journal.Rename(server.Addr, "folder")
+		opts := options()
+		opts.Journal, opts.Retries = journal, 1
+		to := p.repository(t, server, "b")
+		result, err := transfer.New(opts).Blob(t.Context(), p.from, to, p.blob.Descriptor())
+		if err == nil {
+			journal.SetDone(to.String(), p.blob.Descriptor().Digest)
+		}
+		return result, err
+	}
+	p.cuts.set(5*chunk + 7)
+	p.receiver.Inject(registrytest.Fault{Match: registrytest.Match{Method: http.MethodGet, Kind: registrytest.KindUpload}, Drop: true})
+	if _, err := send(p.receiver); err == nil {
+		t.Fatal("it was not cut")
+	}
+	elsewhere := registrytest.Wrap(t, p.cuts)
+	result, err := send(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := p.blob.Descriptor().Size - 5*chunk; result.Sent > most {
+		t.Errorf("%d bytes were sent, want at most %d", result.Sent, most)
+	}
+	p.check(t)
+	journal, err := transfer.OpenJournal(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = journal.Close() }()
+	third := registrytest.Wrap(t, p.cuts)
+	journal.Rename(third.Addr, "folder")
+	if !journal.Done(p.repository(t, third, "b").String(), p.blob.Descriptor().Digest) {
+		t.Error("the journal doesn't know what arrived under another address")
+	}
+}
+
 func TestWrongBytesAreNeverFinished(t *testing.T) {
 	for _, size := range []int{100, 3 * chunk} {
 		p := newPair(t)
