@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -43,59 +44,101 @@ func readDefinitions(names []string) ([]*unstructured.Unstructured, error) {
 	return all, nil
 }
 
-// checkObjects checks what was rendered against schemas: those of a version of Kubernetes, and of the definitions that
-// are given or come with the bundles.
-func checkObjects(list []*variant, version string, definitions []*unstructured.Unstructured) (findings []error, warnings []string, err error) {
-	for _, v := range list {
-		definitions = append(definitions, v.objects...)
+// conformity checks what renders against schemas, bundle by bundle: those of a version of Kubernetes, and of the
+// definitions that are given or come with the bundles. Objects of Kubernetes' own kinds are checked and forgotten at
+// once; the others wait for the definitions of all bundles.
+type conformity struct {
+	version string
+	given   []*unstructured.Unstructured
+	own     *conform.Schemas
+
+	// Of each variant, in order: which definition of a kind counts must not depend on which bundle is built first.
+	defined [][]*unstructured.Unstructured
+	waiting [][]*unstructured.Unstructured
+
+	mu       sync.Mutex
+	findings []error
+	warnings []string
+	places   map[string][]document.Document // by bundle
+}
+
+func newConformity(version string, given []*unstructured.Unstructured, variants int) (*conformity, error) {
+	own, err := conform.New(version, nil)
+	return &conformity{
+		version: version, given: given, own: own, places: map[string][]document.Document{},
+		defined: make([][]*unstructured.Unstructured, variants), waiting: make([][]*unstructured.Unstructured, variants),
+	}, err
+}
+
+// take checks what the i-th variant renders to, as far as it can be. Other variants may be taken at the same time.
+func (c *conformity) take(i int, v *variant) {
+	objects := v.objects
+	if err := v.substitute(objects); err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.findings = append(c.findings, fmt.Errorf("bundle %q: as %s gets it: %w", v.index.Name, v.cluster, err))
+		return
 	}
-	schemas, err := conform.New(version, definitions)
+	for _, object := range objects {
+		if conform.Defines(object) {
+			c.defined[i] = append(c.defined[i], object)
+		}
+		if c.own.Knows(object) {
+			c.check(v, object, c.own)
+		} else {
+			c.waiting[i] = append(c.waiting[i], object)
+		}
+	}
+}
+
+func (c *conformity) check(v *variant, object *unstructured.Unstructured, schemas *conform.Schemas) {
+	found, leaving := schemas.Check(object), schemas.Deprecated(object)
+	if len(found) == 0 && leaving.Message == "" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, read := c.places[v.index.Name]; !read {
+		c.places[v.index.Name] = v.documents()
+	}
+	for _, finding := range found {
+		c.findings = append(c.findings, v.place(object, finding, c.places[v.index.Name]))
+	}
+	if leaving.Message != "" {
+		c.warnings = append(c.warnings, v.place(object, leaving, c.places[v.index.Name]).Error())
+	}
+}
+
+// end checks what waits, and returns everything that was found.
+func (c *conformity) end(list []*variant) (findings []error, warnings []string, err error) {
+	schemas, err := conform.New(c.version, slices.Concat(c.given, slices.Concat(c.defined...)))
 	if err != nil {
 		return nil, nil, err
 	}
-	places := map[string][]document.Document{}
 	unknown := map[string]int{}
-	for _, v := range list {
-		objects, err := v.substituted()
-		if err != nil {
-			findings = append(findings, fmt.Errorf("bundle %q: as %s gets it: %w", v.index.Name, v.cluster, err))
-			continue
-		}
-		for _, object := range objects {
+	for i, v := range list {
+		for _, object := range c.waiting[i] {
 			if !schemas.Knows(object) {
 				unknown[object.GetAPIVersion()+" "+object.GetKind()]++
 				continue
 			}
-			found, leaving := schemas.Check(object), schemas.Deprecated(object)
-			if _, read := places[v.index.Name]; !read && (len(found) > 0 || leaving.Message != "") {
-				places[v.index.Name] = v.documents()
-			}
-			for _, finding := range found {
-				findings = append(findings, v.place(object, finding, places[v.index.Name]))
-			}
-			if leaving.Message != "" {
-				warnings = append(warnings, v.place(object, leaving, places[v.index.Name]).Error())
-			}
+			c.check(v, object, schemas)
 		}
 	}
 	for kind, n := range unknown {
-		warnings = append(warnings, fmt.Sprintf("no schema of %s is known, so %d of them are not checked; name its definition with --crd", kind, n))
+		c.warnings = append(c.warnings, fmt.Sprintf("no schema of %s is known, so %d of them are not checked; name its definition with --crd", kind, n))
 	}
-	slices.Sort(warnings)
-	return findings, slices.Compact(warnings), nil
+	slices.Sort(c.warnings)
+	return c.findings, slices.Compact(c.warnings), nil
 }
 
-// substituted returns the objects with the variables of the cluster whose inputs were built. Where only the cluster
-// knows some, they are as they stand.
-func (v *variant) substituted() ([]*unstructured.Unstructured, error) {
-	objects := make([]*unstructured.Unstructured, len(v.objects))
-	for i := range v.objects {
-		objects[i] = v.objects[i].DeepCopy()
-	}
+// substitute puts the variables of the cluster whose inputs were built into objects. Where only the cluster knows some,
+// they stay as they stand.
+func (v *variant) substitute(objects []*unstructured.Unstructured) error {
 	if len(v.bundle.Spec.VariablesFrom) > 0 {
-		return objects, nil
+		return nil
 	}
-	return objects, manifests.Substitute(objects, v.variables)
+	return manifests.Substitute(objects, v.variables)
 }
 
 // documents are those in the bundle's folder, for places in errors. What cannot be read has no place.

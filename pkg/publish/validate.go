@@ -43,7 +43,7 @@ func Validate(ctx context.Context, opts ValidateOptions) (Validation, error) {
 		return Validation{}, err
 	}
 	if _, err := conform.New(opts.KubeVersion, definitions); err != nil {
-		return Validation{}, err
+		return Validation{}, err // before anything takes time
 	}
 	loaded, err := Load(ctx, opts.LoadOptions)
 	if err != nil {
@@ -57,25 +57,32 @@ func Validate(ctx context.Context, opts ValidateOptions) (Validation, error) {
 		return result, err
 	}
 	list := variants.sorted()
-	findings, err := p.buildAll(ctx, list)
+	objects, err := newConformity(opts.KubeVersion, definitions, len(list))
 	if err != nil {
 		return result, err
 	}
-	if opts.KubeVersion != "" || len(opts.Definitions) > 0 {
-		found, warnings, err := checkObjects(list, opts.KubeVersion, definitions)
-		if err != nil {
-			return result, err
-		}
-		findings, result.Warnings = append(findings, found...), append(result.Warnings, warnings...)
+	take := objects.take
+	if opts.KubeVersion == "" && len(opts.Definitions) == 0 {
+		take = func(int, *variant) {}
 	}
+	findings, err := p.buildAll(ctx, list, take)
+	if err != nil {
+		return result, err
+	}
+	found, warnings, err := objects.end(list)
+	if err != nil {
+		return result, err
+	}
+	findings, result.Warnings = append(findings, found...), append(result.Warnings, warnings...)
 	// What is wrong with a bundle is wrong with many of its variants.
 	slices.SortFunc(findings, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 	findings = slices.CompactFunc(findings, func(a, b error) bool { return a.Error() == b.Error() })
 	return result, errors.Join(findings...)
 }
 
-// buildAll builds every variant, goes on after a failure, and returns what failed.
-func (p *publisher) buildAll(ctx context.Context, list []*variant) ([]error, error) {
+// buildAll builds every variant, has its objects looked at, and forgets it: thousands would fill the memory. It goes on
+// after a failure, and returns what failed.
+func (p *publisher) buildAll(ctx context.Context, list []*variant, look func(i int, v *variant)) ([]error, error) {
 	progress := p.stage("build", len(list))
 	var (
 		mu       sync.Mutex
@@ -91,8 +98,10 @@ func (p *publisher) buildAll(ctx context.Context, list []*variant) ([]error, err
 			mu.Lock()
 			findings = append(findings, err)
 			mu.Unlock()
+		} else {
+			look(i, v)
 		}
-		v.artifact = oci.Artifact{} // only its objects are looked at
+		v.artifact, v.objects = oci.Artifact{}, nil
 		progress(v.index.Name, v.action, 0)
 		return nil
 	})

@@ -66,7 +66,7 @@ func New(version string, objects []*unstructured.Unstructured) (*Schemas, error)
 		out.versions[gvk.GroupKind()] = append(out.versions[gvk.GroupKind()], gvk.Version)
 	}
 	for _, object := range objects {
-		if object.GetKind() != kindDefinition {
+		if !Defines(object) {
 			continue
 		}
 		if err := out.define(object); err != nil {
@@ -78,6 +78,9 @@ func New(version string, objects []*unstructured.Unstructured) (*Schemas, error)
 	}
 	return out, nil
 }
+
+// Defines reports whether an object is a CustomResourceDefinition.
+func Defines(object *unstructured.Unstructured) bool { return object.GetKind() == kindDefinition }
 
 // own are Kubernetes' own kinds.
 var own = sync.OnceValue(func() *runtime.Scheme {
