@@ -85,7 +85,7 @@ func TestMemoryOfGenerations(t *testing.T) {
 					switch {
 					case generation < known:
 						want = agent.ReasonRollback
-					case generation == known && generation == 7:
+					case generation == 7 && known == 7:
 						want = agent.ReasonEquivocation
 					}
 					result := w.sync()

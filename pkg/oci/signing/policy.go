@@ -51,10 +51,10 @@ func (v *Verifier) Or(other *Verifier) *Verifier {
 	return newVerifierOf(v.current.Load().with(other.current.Load()))
 }
 
-func (r *rules) with(other *rules) *rules {
-	both := *r
-	if both.or = other; r.or != nil {
-		both.or = r.or.with(other)
+func (v *rules) with(other *rules) *rules {
+	both := *v
+	if both.or = other; v.or != nil {
+		both.or = v.or.with(other)
 	}
 	both.cache, both.files = newCache(), nil
 	return &both
