@@ -177,7 +177,7 @@ func writeExport(ctx context.Context, s *session, opts mirrorExportOptions, expo
 		return err
 	}
 	show := newTransferProgress(s)
-	moving.Journal, moving.OnBytes, moving.OnWait = journal, show.bytes, show.waits
+	moving.Journal, moving.OnBytes, moving.OnResumed, moving.OnWait = journal, show.bytes, show.resumed, show.waits
 	export.Journal, export.Engine, export.Progress = journal, transfer.New(moving), show.step
 	index, err := medium.Export(ctx, export)
 	show.end()

@@ -174,7 +174,7 @@ func doImport(ctx context.Context, s *session, opts mirrorImportOptions, in medi
 		s.message(markDoing, "going on: %s arrived before", count(n, "blob"))
 	}
 	show := newTransferProgress(s)
-	moving.Journal, moving.OnBytes, moving.OnWait = journal, show.bytes, show.waits
+	moving.Journal, moving.OnBytes, moving.OnResumed, moving.OnWait = journal, show.bytes, show.resumed, show.waits
 	in.Journal, in.Engine, in.Progress, in.Jobs = journal, transfer.New(moving), show.step, opts.transfer.jobs
 	result, err := medium.Import(ctx, in)
 	show.end()

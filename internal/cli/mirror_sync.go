@@ -109,7 +109,7 @@ func syncOnce(ctx context.Context, s *session, opts mirrorSyncOptions, dir strin
 		return err
 	}
 	show := newTransferProgress(s)
-	moving.Journal, moving.OnBytes, moving.OnWait = journal, show.bytes, show.waits
+	moving.Journal, moving.OnBytes, moving.OnResumed, moving.OnWait = journal, show.bytes, show.resumed, show.waits
 	plan, report, err := mirror.Sync(ctx, mirror.SyncOptions{
 		From: from, Selection: selection, StateFile: filepath.Join(dir, "state.json"),
 		Key: opts.source.selection.key() + opts.source.trust.policy + fmt.Sprint(opts.source.trust.publicKeys), Everything: opts.everything,

@@ -33,6 +33,15 @@ func (p *transferProgress) bytes(n int64) {
 	p.show(false)
 }
 
+// resumed bytes were there before this process began: they say nothing about the link.
+func (p *transferProgress) resumed(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.arrived += n
+	p.estimate.resumed += n
+	p.show(false)
+}
+
 func (p *transferProgress) step(now mirror.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,14 +90,19 @@ func (p *transferProgress) end() {
 type estimate struct {
 	started   time.Time
 	rate      float64 // bytes per second, smoothed
-	bytes     int64   // at the last look
+	bytes     int64   // that this process sent, at the last look
+	resumed   int64   // that were there before
 	at        time.Time
 	remaining time.Duration
 	known     bool
 }
 
-// smoothing is the weight of the newest second.
-const smoothing = 0.3
+const (
+	// smoothing is the weight of the newest second.
+	smoothing = 0.3
+	// settleAfter is how long the average counts instead: what a burst promises at the beginning is never taken back.
+	settleAfter = 5 * time.Second
+)
 
 func (e *estimate) look(arrived, want int64, now time.Time) {
 	if e.at.IsZero() {
@@ -98,13 +112,14 @@ func (e *estimate) look(arrived, want int64, now time.Time) {
 	if elapsed <= 0 {
 		return
 	}
-	rate := float64(arrived-e.bytes) / elapsed
-	weight := min(smoothing*max(elapsed, 0.1), 1)
-	if e.rate == 0 {
-		weight = 1
+	sent := arrived - e.resumed
+	if running := now.Sub(e.started); running < settleAfter || e.rate == 0 {
+		e.rate = float64(sent) / running.Seconds()
+	} else {
+		rate := float64(sent-e.bytes) / elapsed
+		e.rate += (rate - e.rate) * min(smoothing*max(elapsed, 0.1), 1)
 	}
-	e.rate += (rate - e.rate) * weight
-	e.at, e.bytes = now, arrived
+	e.at, e.bytes = now, sent
 	if e.rate <= 0 || want <= 0 || now.Sub(e.started) < guessAfter {
 		return
 	}

@@ -34,6 +34,21 @@ func TestEstimateNeverGrows(t *testing.T) {
 	}
 }
 
+// A burst at the beginning, and what an earlier process brought, promise nothing.
+func TestEstimateIsNotTakenInAtTheBeginning(t *testing.T) {
+	const rate, want, before = 1 << 20, 200 << 20, 100 << 20
+	e := estimate{started: time.Unix(0, 0), resumed: before}
+	arrived := int64(before + 64<<10)
+	e.look(arrived, want, e.started.Add(time.Millisecond)) // 64 MiB/s
+	for at := 100 * time.Millisecond; at <= 3*time.Second; at += 100 * time.Millisecond {
+		arrived = before + 64<<10 + int64(at.Seconds()*rate)
+		e.look(arrived, want, e.started.Add(at))
+	}
+	if !e.known || e.remaining < 90*time.Second || e.remaining > 100*time.Second {
+		t.Errorf("after 3 s at 1 MiB/s of 100 MiB, %s remain (known: %v)", e.remaining, e.known)
+	}
+}
+
 func TestTransferLine(t *testing.T) {
 	e := estimate{started: time.Unix(0, 0)}
 	got := e.line(mirror.Progress{Stage: "volume-0002.tar", Done: 3, All: 8, Want: 4 << 20}, 1<<20, time.Unix(2, 0))

@@ -104,7 +104,11 @@ func (e *PreflightError) Error() string {
 	if e.Need > 0 {
 		why = append(why, fmt.Sprintf("%d bytes are needed and %d are free; free space", e.Need, e.Free))
 	}
-	return strings.Join(append([]string{"nothing was imported: " + strings.Join(why, "; ")}, lines...), "\n  ")
+	text := "nothing was imported: " + strings.Join(why, "; ")
+	if len(lines) > 0 {
+		text += "; that is: " + strings.Join(lines, "; ")
+	}
+	return text
 }
 
 // Unwrap classifies the error by the gravest reason.

@@ -44,7 +44,7 @@ func (e *Engine) ToFile(ctx context.Context, from oci.Repository, desc ocispec.D
 			sum.Reset()
 		}
 	}
-	e.opts.OnBytes(done)
+	e.opts.OnResumed(done)
 	in := e.download(ctx, from, desc, done)
 	defer func() { _ = in.Close(); result.Cuts = in.cuts }()
 	buffer, _ := e.buffers.Get().([]byte)

@@ -51,6 +51,8 @@ type Options struct {
 	// OnBytes is called with bytes as they are sent, those that are sent again once only, from several goroutines; may be
 	// nil.
 	OnBytes func(n int64)
+	// OnResumed is called with bytes that an earlier process sent already, or wrote; OnBytes is when nil.
+	OnResumed func(n int64)
 	// OnWait is called when transfers wait for the window; may be nil.
 	OnWait func(until time.Time)
 }
@@ -73,6 +75,9 @@ func New(opts Options) *Engine {
 	opts.Backoff = cmp.Or(max(opts.Backoff, 0), defaultBackoff)
 	if opts.OnBytes == nil {
 		opts.OnBytes = func(int64) {}
+	}
+	if opts.OnResumed == nil {
+		opts.OnResumed = opts.OnBytes
 	}
 	e := &Engine{opts: opts, gate: newGate(opts.Jobs), now: time.Now, wait: sleep}
 	if opts.Rate > 0 {

@@ -219,6 +219,7 @@ func TestJournalOutlivesTheProcess(t *testing.T) {
 func TestJournalKnowsAReceiverByItsName(t *testing.T) {
 	p := newPair(t)
 	file := filepath.Join(t.TempDir(), "journal")
+	resumed := int64(0)
 	send := func(server *registrytest.Server) (transfer.Result, error) {
 		journal, err := transfer.OpenJournal(file)
 		if err != nil {
@@ -228,6 +229,7 @@ func TestJournalKnowsAReceiverByItsName(t *testing.T) {
 		journal.Rename(server.Addr, "folder")
 		opts := options()
 		opts.Journal, opts.Retries = journal, 1
+		opts.OnResumed = func(n int64) { resumed += n }
 		to := p.repository(t, server, "b")
 		result, err := transfer.New(opts).Blob(t.Context(), p.from, to, p.blob.Descriptor())
 		if err == nil {
@@ -247,6 +249,9 @@ func TestJournalKnowsAReceiverByItsName(t *testing.T) {
 	}
 	if most := p.blob.Descriptor().Size - 5*chunk; result.Sent > most {
 		t.Errorf("%d bytes were sent, want at most %d", result.Sent, most)
+	}
+	if resumed < 5*chunk || resumed+result.Sent < p.blob.Descriptor().Size {
+		t.Errorf("%d bytes were there and %d sent, of %d", resumed, result.Sent, p.blob.Descriptor().Size)
 	}
 	p.check(t)
 	journal, err := transfer.OpenJournal(file)

@@ -96,7 +96,8 @@ func (u *upload) resume(ctx context.Context) bool {
 		return false
 	}
 	u.highest = u.offset
-	u.advance(u.offset) // they are there already
+	u.reported.Store(u.offset)
+	u.engine.opts.OnResumed(u.offset)
 	return true
 }
 
