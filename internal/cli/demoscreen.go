@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"golang.org/x/term"
 
+	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/internal/demo"
 	"pinnace.dev/pinnace/pkg/publish/gates"
 	"pinnace.dev/pinnace/pkg/target/status"
@@ -85,6 +87,9 @@ func workLine(work demo.Work, now time.Time) string {
 	return "publishing: " + line
 }
 
+// mentionAge is from when on it is said how old the picture is.
+const mentionAge = 5 * time.Second
+
 func verdictOf(snapshot demo.Snapshot) string {
 	text := snapshot.Summary.Verdict
 	switch {
@@ -95,8 +100,15 @@ func verdictOf(snapshot demo.Snapshot) string {
 	default:
 		text = "◎ " + text
 	}
+	if age := time.Since(snapshot.At); age > mentionAge && !snapshot.At.IsZero() {
+		text += fmt.Sprintf(", as read %s ago", age.Round(time.Second))
+	}
 	if snapshot.Converged > 0 {
-		text += fmt.Sprintf("   (publication %d, everywhere after %s)", snapshot.Summary.Publication, snapshot.Converged.Round(100*time.Millisecond))
+		how := "everywhere"
+		if slices.ContainsFunc(snapshot.Rollouts, func(r gates.Result) bool { return r.Gate.Phase == v1alpha1.RolloutAborted }) {
+			how = "aborted, and settled"
+		}
+		text += fmt.Sprintf("   (publication %d, %s after %s)", snapshot.Summary.Publication, how, snapshot.Converged.Round(100*time.Millisecond))
 	}
 	return text
 }

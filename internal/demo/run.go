@@ -20,6 +20,8 @@ type Snapshot struct {
 	Summary  status.Summary
 	Rollouts []gates.Result
 	Notes    []Note
+	// At is when Summary and Rollouts were read: reading a large fleet takes a while.
+	At time.Time
 	// Work is what is under way.
 	Work Work
 	// Converged is how long after its publish the newest publication was ready everywhere; zero while it is not.
@@ -116,7 +118,7 @@ func (d *Demo) take(snapshot *Snapshot, found looked) {
 	if found.summary.Publication != snapshot.Summary.Publication {
 		snapshot.Converged = 0
 	}
-	snapshot.Summary, snapshot.Rollouts = found.summary, found.rollouts
+	snapshot.Summary, snapshot.Rollouts, snapshot.At = found.summary, found.rollouts, time.Now()
 	publishing, last := d.publishing()
 	if snapshot.Converged == 0 && !publishing && snapshot.Summary.Ready && settled(snapshot.Rollouts) {
 		snapshot.Converged = time.Since(last)
