@@ -50,7 +50,7 @@ func start(t *testing.T, opts Options) *Demo {
 
 // quick is a fleet that does everything sooner than people could watch it.
 func quick(clusters int) Options {
-	opts := Options{Clusters: clusters, Interval: 300 * time.Millisecond, Heartbeat: time.Second}
+	opts := Options{Clusters: clusters, Interval: 500 * time.Millisecond, Heartbeat: 2 * time.Second}
 	opts.setDefaults()
 	opts.Strategy = strings.Replace(strategyOf(clusters, opts), "bake: 3s", "bake: 300ms", 1)
 	return opts
@@ -79,7 +79,7 @@ func (d *Demo) summary(t *testing.T) status.Summary {
 
 func until(t *testing.T, what string, check func() error) {
 	t.Helper()
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(patience); ; <-tick.C {
 		err := check()
