@@ -41,6 +41,8 @@ type Plane struct {
 	procs    *process.Group
 	ports    ports.Set
 	etcd     string // client URL
+	peer     string // peer URL
+	store    *process.Process
 	ownsDir  bool
 	mu       sync.Mutex
 	clusters map[string]*Cluster
@@ -70,36 +72,53 @@ func Start(ctx context.Context, opts Options) (*Plane, error) {
 	}
 	p.Dir = abs
 	p.procs = process.NewGroup()
+	for _, url := range []*string{&p.etcd, &p.peer} {
+		port, err := p.ports.Reserve()
+		if err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+		*url = fmt.Sprintf("http://127.0.0.1:%d", port)
+	}
 	if err := p.startEtcd(ctx); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
+// data is where etcd keeps what it stores.
+func (p *Plane) data() string { return filepath.Join(p.Dir, "etcd") }
+
 func (p *Plane) startEtcd(ctx context.Context) error {
-	client, err := p.ports.Reserve()
-	if err != nil {
+	if err := os.MkdirAll(p.data(), 0o700); err != nil {
 		return err
 	}
-	peer, err := p.ports.Reserve()
-	if err != nil {
-		return err
-	}
-	dir := filepath.Join(p.Dir, "etcd")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	p.etcd = fmt.Sprintf("http://127.0.0.1:%d", client)
-	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
 	proc, err := p.start(p.Dir, "etcd",
-		"--data-dir="+dir, "--listen-client-urls="+p.etcd, "--advertise-client-urls="+p.etcd,
-		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL,
+		"--data-dir="+p.data(), "--listen-client-urls="+p.etcd, "--advertise-client-urls="+p.etcd,
+		"--listen-peer-urls="+p.peer, "--initial-advertise-peer-urls="+p.peer, "--initial-cluster=default="+p.peer,
 		// Losing this data in a power cut is fine; waiting for the disk is not.
 		"--unsafe-no-fsync", "--quota-backend-bytes=4294967296", "--auto-compaction-retention=5m", "--log-level=warn")
 	if err != nil {
 		return err
 	}
+	p.store = proc
 	return proc.Await(ctx, healthy(http.DefaultClient, p.etcd+"/health"))
+}
+
+// Backup copies what is stored to the folder, which must not be there yet. The store is away meanwhile.
+func (p *Plane) Backup(ctx context.Context, folder string) error {
+	if err := p.store.Stop(); err != nil {
+		return err
+	}
+	return errors.Join(os.CopyFS(folder, os.DirFS(p.data())), p.startEtcd(ctx))
+}
+
+// Restore puts a backup in the place of what is stored, as it is: resource versions go back, too. API servers are
+// stopped before it, and started after it.
+func (p *Plane) Restore(ctx context.Context, folder string) error {
+	if err := errors.Join(p.store.Stop(), os.RemoveAll(p.data()), os.CopyFS(p.data(), os.DirFS(folder))); err != nil {
+		return err
+	}
+	return p.startEtcd(ctx)
 }
 
 // Kubectl is the path of a kubectl of the clusters' version.

@@ -27,7 +27,7 @@ func (a *Applier) Autoscaled(ctx context.Context, bundle Bundle, ref Ref) (bool,
 		return false, err
 	}
 	found := false
-	err = client.list(ctx, mapping, ref.Namespace, selection{}, false, 0, func(autoscaler *unstructured.Unstructured) {
+	_, err = client.list(ctx, mapping, ref.Namespace, selection{}, false, 0, func(autoscaler *unstructured.Unstructured) {
 		found = found || scales(autoscaler, ref)
 	})
 	if apierrors.IsForbidden(err) {

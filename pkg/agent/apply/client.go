@@ -157,8 +157,8 @@ func (c *client) get(ctx context.Context, m Mapping, namespace, name string, met
 type selection struct{ labels, fields string }
 
 // list calls each for every object that the selector matches, page by page; metadata only when asked. most bounds
-// the objects read, no bound when zero.
-func (c *client) list(ctx context.Context, m Mapping, namespace string, of selection, metadata bool, most int, each func(*unstructured.Unstructured)) error {
+// the objects read, no bound when zero. version is the resource version of what was read.
+func (c *client) list(ctx context.Context, m Mapping, namespace string, of selection, metadata bool, most int, each func(*unstructured.Unstructured)) (version string, err error) {
 	for next, count := "", 0; ; {
 		request := c.rest.Get().AbsPath(address(m, namespace, "")...).Param("limit", fmt.Sprint(page))
 		if of.labels != "" {
@@ -175,29 +175,29 @@ func (c *client) list(ctx context.Context, m Mapping, namespace string, of selec
 		}
 		result, err := c.do(ctx, request)
 		if err != nil {
-			return err
+			return "", err
 		}
 		raw, err := result.Raw()
 		if err != nil {
-			return err
+			return "", err
 		}
 		var list struct {
 			Metadata metav1.ListMeta  `json:"metadata"`
 			Items    []map[string]any `json:"items"`
 		}
 		if err := json.Unmarshal(raw, &list); err != nil {
-			return fmt.Errorf("read the server's answer: %w", err)
+			return "", fmt.Errorf("read the server's answer: %w", err)
 		}
 		for _, item := range list.Items {
 			object := &unstructured.Unstructured{Object: item}
 			object.SetGroupVersionKind(m.GroupVersionKind())
 			each(object)
 			if count++; most > 0 && count >= most {
-				return nil
+				return list.Metadata.ResourceVersion, nil
 			}
 		}
 		if next = list.Metadata.Continue; next == "" {
-			return nil
+			return list.Metadata.ResourceVersion, nil
 		}
 	}
 }

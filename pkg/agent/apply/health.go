@@ -159,7 +159,7 @@ func (a *Applier) look(ctx context.Context, client *client, bundle Bundle, refs 
 				for _, ref := range refs {
 					missing[ref.ID()] = ref
 				}
-				err := client.list(ctx, at.mapping, at.namespace, selection{labels: v1alpha1.LabelBundle + "=" + bundle.Name}, false, 0,
+				_, err := client.list(ctx, at.mapping, at.namespace, selection{labels: v1alpha1.LabelBundle + "=" + bundle.Name}, false, 0,
 					func(object *unstructured.Unstructured) {
 						ref := RefOf(object)
 						if _, ok := missing[ref.ID()]; ok {

@@ -276,34 +276,61 @@ func (t *table) known(kind schema.GroupKind) (refs []Ref, newest uint64) {
 	return refs, newest
 }
 
-// Survey reads the metadata of all our objects of a kind, one request for each 500, and returns what drifted: it
-// catches what a broken watch missed.
-func (a *Applier) Survey(ctx context.Context, mapping Mapping) ([]Seen, error) {
+// Survey is what reading all objects of a kind showed.
+type Survey struct {
+	Drifted []Seen
+	// Rewound: the cluster's data are older than what was seen of them before, as after the restore of a backup. A watch
+	// that is open then tells nothing until the cluster gets past where it was.
+	Rewound bool
+}
+
+// Survey reads the metadata of all our objects of a kind, one request for each 500: it catches what a broken watch
+// missed. reached is the resource version that the watch of the kind told last.
+func (a *Applier) Survey(ctx context.Context, mapping Mapping, reached string) (Survey, error) {
 	client, err := a.client(Bundle{})
 	if err != nil {
-		return nil, err
+		return Survey{}, err
 	}
-	before, newest := a.live.known(mapping.GroupVersionKind().GroupKind())
-	found := map[ID]bool{}
-	var out []Seen
-	err = client.list(ctx, mapping, "", selection{labels: v1alpha1.LabelBundle}, true, 0, func(object *unstructured.Unstructured) {
-		found[RefOf(object).ID()] = true
-		if seen := a.Observe(object, false); seen.Drifted {
-			out = append(out, seen)
+	kind := mapping.GroupVersionKind().GroupKind()
+	for rewound := false; ; rewound = true {
+		out := Survey{Rewound: rewound}
+		before, newest := a.live.known(kind)
+		found := map[ID]bool{}
+		version, err := client.list(ctx, mapping, "", selection{labels: v1alpha1.LabelBundle}, true, 0, func(object *unstructured.Unstructured) {
+			found[RefOf(object).ID()] = true
+			if seen := a.Observe(object, false); seen.Drifted {
+				out.Drifted = append(out.Drifted, seen)
+			}
+		})
+		if err != nil {
+			return Survey{}, fmt.Errorf("survey %s: %w", mapping.Resource, err)
 		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("survey %s: %w", mapping.Resource, err)
-	}
-	for _, ref := range before {
-		if found[ref.ID()] {
+		// A list is never older than what was known when it was asked for.
+		if at := versionOf(version); !rewound && at != 0 && at < max(newest, versionOf(reached)) {
+			a.live.rewind(kind)
 			continue
 		}
-		if seen, ok := a.live.vanished(ref, newest); ok {
-			out = append(out, seen)
+		for _, ref := range before {
+			if found[ref.ID()] {
+				continue
+			}
+			if seen, ok := a.live.vanished(ref, newest); ok {
+				out.Drifted = append(out.Drifted, seen)
+			}
+		}
+		return out, nil
+	}
+}
+
+// rewind forgets at which versions the objects of a kind were seen.
+func (t *table) rewind(kind schema.GroupKind) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, e := range t.objects {
+		if id.groupKind() == kind {
+			e.version = 0
 		}
 	}
-	return out, nil
 }
 
 // Expect notes that what the inventory lists was just written by us as it should be, by other means than Apply.

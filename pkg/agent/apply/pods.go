@@ -127,7 +127,7 @@ func (a *Applier) askPods(ctx context.Context, client *client, ref Ref) (string,
 		return "", err
 	}
 	var pods []*unstructured.Unstructured
-	err = client.list(ctx, podMapping, ref.Namespace, selection{labels: selector}, false, mostPods,
+	_, err = client.list(ctx, podMapping, ref.Namespace, selection{labels: selector}, false, mostPods,
 		func(pod *unstructured.Unstructured) { pods = append(pods, pod) })
 	if err != nil {
 		return "", err
@@ -156,7 +156,7 @@ type warning struct {
 func podWarnings(ctx context.Context, client *client, namespace string) (map[string]warning, error) {
 	last := map[string]warning{}
 	of := selection{fields: "type=Warning,involvedObject.kind=Pod"}
-	err := client.list(ctx, eventMapping, namespace, of, false, mostEvents, func(event *unstructured.Unstructured) {
+	_, err := client.list(ctx, eventMapping, namespace, of, false, mostEvents, func(event *unstructured.Unstructured) {
 		pod, _, _ := unstructured.NestedString(event.Object, "involvedObject", "name")
 		next := warning{at: event.GetCreationTimestamp().Time}
 		next.reason, _, _ = unstructured.NestedString(event.Object, "reason")

@@ -82,7 +82,7 @@ func (a *Applier) metadata(ctx context.Context, client *client, bundle string, r
 	for at, refs := range places {
 		group.Go(func() error {
 			if len(refs) > 1 {
-				err := client.list(ctx, at.mapping, at.namespace, selection{labels: v1alpha1.LabelBundle + "=" + bundle}, true, 0,
+				_, err := client.list(ctx, at.mapping, at.namespace, selection{labels: v1alpha1.LabelBundle + "=" + bundle}, true, 0,
 					func(object *unstructured.Unstructured) { note(RefOf(object).ID(), object) })
 				if !apierrors.IsForbidden(err) {
 					return ignoreNotFound(err)
@@ -229,7 +229,7 @@ func (r *run) emptyNamespace(ctx context.Context, name string) error {
 			return err
 		}
 		var foreign *Ref
-		err = r.client.list(ctx, mapping, name, selection{labels: v1alpha1.LabelBundle + "!=" + r.bundle.Name}, true, 0,
+		_, err = r.client.list(ctx, mapping, name, selection{labels: v1alpha1.LabelBundle + "!=" + r.bundle.Name}, true, 0,
 			func(object *unstructured.Unstructured) {
 				made := len(object.GetOwnerReferences()) > 0 || object.GetDeletionTimestamp() != nil ||
 					kind == "ConfigMap" && object.GetName() == "kube-root-ca.crt" ||

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
+	"pinnace.dev/pinnace/api/v1alpha1"
 	"pinnace.dev/pinnace/pkg/agent/apply"
 )
 
@@ -19,40 +20,41 @@ import (
 // per kind every few minutes from a cluster where nothing happens.
 const minWatch = 4 * time.Hour
 
-// watchKind keeps the table of one kind's objects up to date until ctx is done, with client-go's reflector: it lists,
-// watches, and starts anew with growing pauses when either breaks.
-func (w *Watcher) watchKind(ctx context.Context, mapping apply.Mapping, whole bool) {
-	source := &cache.ListWatch{}
+// reflector keeps the table of one kind's objects up to date while it runs: client-go's lists, watches, and starts anew
+// with growing pauses when either breaks.
+func (w *Watcher) reflector(mapping apply.Mapping, whole bool) *cache.Reflector {
+	var source *cache.ListWatch
 	var example runtime.Object
 	if whole {
 		client := w.dynamic.Resource(mapping.GroupVersionResource)
-		source.ListWithContextFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.LabelSelector = selector.LabelSelector
-			return client.List(ctx, options)
-		}
-		source.WatchFuncWithContext = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.LabelSelector = selector.LabelSelector
-			return client.Watch(ctx, options)
-		}
+		source = selected(client.List, client.Watch)
 		object := &unstructured.Unstructured{}
 		object.SetGroupVersionKind(mapping.GroupVersionKind())
 		example = object
 	} else {
 		client := w.metadata.Resource(mapping.GroupVersionResource)
-		source.ListWithContextFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.LabelSelector = selector.LabelSelector
-			return client.List(ctx, options)
-		}
-		source.WatchFuncWithContext = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.LabelSelector = selector.LabelSelector
-			return client.Watch(ctx, options)
-		}
+		source = selected(client.List, client.Watch)
 		example = &metav1.PartialObjectMetadata{}
 	}
 	silent := logr.Discard()
-	reflector := cache.NewReflectorWithOptions(source, example, &sink{watcher: w, mapping: mapping, whole: whole},
+	return cache.NewReflectorWithOptions(source, example, &sink{watcher: w, mapping: mapping, whole: whole},
 		cache.ReflectorOptions{Logger: &silent, Name: mapping.Resource, MinWatchTimeout: minWatch})
-	reflector.RunWithContext(ctx)
+}
+
+// selected lists and watches what is ours.
+func selected[L runtime.Object](list func(context.Context, metav1.ListOptions) (L, error),
+	open func(context.Context, metav1.ListOptions) (watch.Interface, error),
+) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			options.LabelSelector = v1alpha1.LabelBundle
+			return list(ctx, options)
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			options.LabelSelector = v1alpha1.LabelBundle
+			return open(ctx, options)
+		},
+	}
 }
 
 // sink is where a reflector puts objects: it looks at them and keeps none.

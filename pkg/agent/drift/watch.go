@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
@@ -115,9 +114,11 @@ func (w *Watcher) poke() {
 
 // watching is one kind's watch.
 type watching struct {
-	whole bool
-	stop  context.CancelFunc
-	done  chan struct{}
+	mapping apply.Mapping
+	whole   bool
+	reached func() string // the resource version told last
+	stop    context.CancelFunc
+	done    chan struct{}
 }
 
 // Run watches until ctx is done, and has stopped everything when it returns.
@@ -148,7 +149,8 @@ func (w *Watcher) Run(ctx context.Context) {
 			flush = nil
 			w.flush(ctx)
 		case <-sweep.C:
-			w.sweep(ctx)
+			w.sweep(ctx, running)
+			w.adjust(ctx, running, retry)
 			sweep.Reset(jittered(w.options.Sweep))
 		}
 	}
@@ -183,11 +185,14 @@ func (w *Watcher) adjust(ctx context.Context, running map[schema.GroupVersionKin
 			continue
 		}
 		watch, stop := context.WithCancel(ctx)
-		one := watching{whole: whole, stop: stop, done: make(chan struct{})}
+		reflector := w.reflector(mapping, whole)
+		one := watching{
+			mapping: mapping, whole: whole, reached: reflector.LastSyncResourceVersion, stop: stop, done: make(chan struct{}),
+		}
 		running[gvk] = one
 		go func() {
 			defer close(one.done)
-			w.watchKind(watch, mapping, whole)
+			reflector.RunWithContext(watch)
 		}()
 	}
 }
@@ -234,27 +239,21 @@ func (w *Watcher) flush(ctx context.Context) {
 	}
 }
 
-// sweep reads the metadata of all that is watched.
-func (w *Watcher) sweep(ctx context.Context) {
-	w.mu.Lock()
-	wanted := w.wanted
-	w.mu.Unlock()
-	for gvk := range wanted {
-		apiVersion, kind := gvk.ToAPIVersionAndKind()
-		mapping, err := w.applier.Kinds().Mapping(ctx, apply.Ref{APIVersion: apiVersion, Kind: kind})
-		if err != nil {
-			continue // adjust tells
-		}
-		seen, err := w.applier.Survey(ctx, mapping)
+// sweep reads the metadata of all that is watched. A watch of data that a restored backup replaced is ended, to be begun
+// anew.
+func (w *Watcher) sweep(ctx context.Context, running map[schema.GroupVersionKind]watching) {
+	for gvk, one := range running {
+		survey, err := w.applier.Survey(ctx, one.mapping, one.reached())
 		if err != nil {
 			w.options.Log.Warn("sweep failed", "kind", gvk.String(), "error", err)
 			continue
 		}
-		for _, one := range seen {
-			w.note(one)
+		if survey.Rewound {
+			w.options.Log.Warn("the cluster's data are older than before, as after the restore of a backup: all is compared anew", "kind", gvk.String())
+			w.end(running, gvk)
+		}
+		for _, seen := range survey.Drifted {
+			w.note(seen)
 		}
 	}
 }
-
-// selector matches what is ours.
-var selector = metav1.ListOptions{LabelSelector: v1alpha1.LabelBundle}

@@ -285,12 +285,15 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	survey := func() []apply.Seen {
-		seen, err := fresh.Survey(t.Context(), mapping)
+		all, err := fresh.Survey(t.Context(), mapping, "")
 		if err != nil {
 			t.Fatal(err)
 		}
+		if all.Rewound {
+			t.Error("it took a cluster that went on for one that went back")
+		}
 		var ours []apply.Seen
-		for _, one := range seen {
+		for _, one := range all.Drifted {
 			if one.Bundle == ns && one.Drifted {
 				ours = append(ours, one)
 			}
