@@ -141,9 +141,10 @@ func (h *Handler) Close() error {
 }
 
 func (o Options) configuration() (*configuration.Configuration, error) {
-	config := &configuration.Configuration{Storage: configuration.Storage{
-		"delete": configuration.Parameters{"enabled": true},
-	}}
+	config := &configuration.Configuration{
+		Storage:    configuration.Storage{"delete": configuration.Parameters{"enabled": true}},
+		Middleware: map[string][]configuration.Middleware{},
+	}
 	if o.Root == "" {
 		config.Storage["inmemory"] = configuration.Parameters{}
 	} else {

@@ -36,7 +36,7 @@ func init() {
 
 // serveSmallBlobs has small blobs served from memory, where the registry's own storage holds them.
 func serveSmallBlobs(config *configuration.Configuration) {
-	config.Middleware = map[string][]configuration.Middleware{"repository": {{Name: smallBlobs}}}
+	config.Middleware["repository"] = []configuration.Middleware{{Name: smallBlobs}}
 }
 
 type smallBlobRepository struct{ distribution.Repository }

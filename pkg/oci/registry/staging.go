@@ -73,9 +73,9 @@ func stage(config *configuration.Configuration, grace time.Duration) (*staging, 
 		return nil, err
 	}
 	s := &staging{uploads: map[string]*upload{}, writtenFor: grace / 10}
-	config.Middleware = map[string][]configuration.Middleware{"storage": {{
+	config.Middleware["storage"] = []configuration.Middleware{{
 		Name: stagingName, Options: configuration.Parameters{stagingName: s},
-	}}}
+	}}
 	return s, nil
 }
 
