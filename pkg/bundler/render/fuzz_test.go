@@ -15,6 +15,7 @@ func FuzzImagePath(f *testing.F) {
 	for _, seed := range []string{
 		".spec.image", "{.spec.images[*].name}", "{range .spec.images[*]}{.name}{end}", "..image", ".spec.images[?(@.name=='a')].name",
 		".spec['image']", ".spec.images[-1:]", ".spec.images[0:9:0]", "{", "{end}", "{range}", "[?(", ".spec.images[99999999999999999999]", "{.a}{'", "", "image: {.spec.image}", "{'a'}",
+		"{range .spec.images[2]}{}{end}", "{range..images[2]}{}",
 	} {
 		f.Add(seed)
 	}

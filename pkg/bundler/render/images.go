@@ -66,6 +66,9 @@ func ruledImages(object Object, rule v1alpha1.ImageRule, add func(reference, pla
 		}
 		for _, result := range results {
 			for _, value := range result {
+				if !value.IsValid() {
+					continue // null
+				}
 				if reference, isString := value.Interface().(string); isString && reference != "" {
 					add(reference, strings.TrimPrefix(strings.Trim(text, "{}"), "."))
 				}
