@@ -35,7 +35,7 @@ show how they stand. The agents run the real code: they poll, verify, keep state
 applied to memory. Everything is kept in a temporary folder that is removed at the end.
 
 A dozen clusters are ready within seconds. Five thousand take three minutes of processor time and 1.3 GiB of memory: about
-a minute and a half on two cores that have nothing else to do; the screen says how far it is. --once has five minutes for it.
+two minutes on two cores that have nothing else to do; the screen says how far it is. --once has five minutes for it.
 
 From a second terminal the fleet can be troubled: pinnace demo break, tamper, offline and mend. Every other command works
 on it too; the addresses are shown.`,
